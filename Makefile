@@ -1,0 +1,51 @@
+# Every target does its own set-up; `make` alone lists them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Stages are run as `python -m flows.NAME`; this makes that the project's own Python.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV :=
+export PYTHONNOUSERSITE := 1
+
+READY := .venv/.ready
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: $(READY) ## create .venv with every pinned dependency
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, %s is %d.%d: make PYTHON=python3.11 ..." % (sys.executable, *v))'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@touch $@
+
+demo: $(READY) ## the whole pipeline on the built-in sample, in demo/, without a network
+	$(BIN)/python -m flows.demo
+
+repro: $(READY) ## the whole pipeline on the real data (dvc repro)
+	$(BIN)/dvc repro
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## lint, formatting, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(READY) ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tensorboard: $(READY) ## show the training logs
+	$(BIN)/tensorboard --logdir logs
+
+lock: $(READY) ## pin every dependency of pyproject.toml anew
+	$(BIN)/python -m uv pip compile --quiet --universal --no-header --no-annotate --generate-hashes --upgrade --extra dev pyproject.toml -o requirements.lock
+
+.PHONY: help setup demo repro test check format tensorboard lock

@@ -1,0 +1,33 @@
+"""Where everything lies in a workspace, relative to its root (the current directory of every command)."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+RAW = Path("data/raw")
+PREPARED = Path("data/prepared")
+ARTIFACTS = Path("artifacts")
+LOGS = Path("logs")
+REPORTS = Path("reports")
+STAGING = Path(".staging")
+
+SPLITS = ("train", "valid", "test")
+
+
+def raw_table(dataset: str) -> Path:
+    return RAW / f"{dataset}.parquet"
+
+
+def raw_provenance(dataset: str) -> Path:
+    return RAW / f"{dataset}.json"
+
+
+def prepared_folder(dataset: str) -> Path:
+    return PREPARED / dataset
+
+
+def artifacts_folder(model: str) -> Path:
+    return ARTIFACTS / model
+
+
+def logs_folder(model: str) -> Path:
+    return LOGS / model

@@ -1,0 +1,106 @@
+"""The command line of every flow: `python -m flows.NAME [ARGUMENT]`.
+
+The arguments are those of the flow's function. Exit codes: 0 done; 1 a mistake the user can mend, told
+in one message without a traceback; 130 interrupted.
+"""
+
+import argparse
+import errno
+import inspect
+import logging
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from prefect import Flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from config.errors import UserError
+from config.params import load_params
+from flows.server import prefect_server
+
+# Read by TensorFlow and Keras when they are imported. KERAS_HOME: no keras.json of the user's changes a result.
+ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": ".keras"}
+
+
+def run(flow: Flow) -> NoReturn:
+    """Run `flow` with the arguments of the command line and exit."""
+    arguments = parse(flow)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, interrupt)
+    hide_tracebacks()
+    code, message = 0, None
+    try:
+        check_names(arguments)
+        with prefect_server() as address, temporary_settings({PREFECT_API_URL: address}):
+            flow(**arguments)
+    except UserError as error:
+        code, message = 1, str(error)
+    except KeyboardInterrupt:
+        code, message = 130, "interrupted; nothing was published."
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        code, message = 1, f"no space left on the disk: {error}. Free some space and run again."
+    if message:
+        restored = restore_outputs()
+        print(f"error: {message}{restored}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def parse(flow: Flow) -> dict[str, str]:
+    module = sys.modules["__main__"]
+    name = module.__spec__.name if module.__spec__ else flow.name
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=module.__doc__)
+    for argument in inspect.signature(flow.fn).parameters:
+        parser.add_argument(argument, help=f"a {argument} of params.yaml")
+    return vars(parser.parse_args())
+
+
+def check_names(arguments: dict[str, str]) -> None:
+    """Refuse an unknown data set or model, or a faulty params.yaml, before a server is started for it."""
+    params = load_params()
+    for kind, name in arguments.items():
+        {"dataset": params.dataset, "model": params.model}[kind](name)
+
+
+def interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def hide_tracebacks() -> None:
+    """Keep Prefect's loggers from printing the traceback of a UserError: its message says it all."""
+
+    def shorten(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, UserError | KeyboardInterrupt) or is_disk_full(error):
+            record.exc_info, record.msg, record.args = None, "%s", (error,)
+        return not record.getMessage().startswith("View at")  # a private server has no pages
+
+    for name in ("prefect.task_runs", "prefect.flow_runs"):
+        logging.getLogger(name).addFilter(shorten)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and (error.errno == errno.ENOSPC or "No space left on device" in str(error))
+
+
+def restore_outputs() -> str:
+    """Put back the outputs that DVC removed before it ran this stage; return a sentence to that effect.
+
+    DVC removes a stage's outputs and then runs its command; when the command fails they stay removed,
+    though DVC's cache still holds them. Outside DVC nothing was removed, as outputs are replaced whole.
+    """
+    stage = os.environ.get("DVC_STAGE")
+    if not stage:
+        return ""
+    from tasks.restore import restore
+
+    restored = restore(stage)
+    return f"\nThe previous outputs of {stage} were put back." if restored else ""
+
+
+if __name__ == "__main__":
+    sys.exit("This module is the command line of the flows; run one of them, such as `python -m flows.train`.")

@@ -1,0 +1,25 @@
+"""Ingest a data set: source -> data/raw/D.parquet and data/raw/D.json."""
+
+from prefect import flow
+
+from config import paths
+from config.params import load_params
+from datasets import get_dataset
+from flows.command_line import run
+from tasks.files import staged_files
+from tasks.ingest import fetch_task, write_raw_task
+
+
+@flow(name="ingest", flow_run_name="ingest-{dataset}")
+def ingest(dataset: str) -> None:
+    """Bring the rows of `dataset`, a name of params.yaml, from the source that params.yaml states."""
+    params = load_params()
+    params.dataset(dataset)
+    chosen = get_dataset(dataset)
+    table = fetch_task(chosen, params.data.source)
+    with staged_files(paths.RAW, dataset) as folder:
+        write_raw_task(chosen, params.data.source, table, folder)
+
+
+if __name__ == "__main__":
+    run(ingest)

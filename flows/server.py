@@ -1,0 +1,163 @@
+"""A Prefect server for a run: the one that is configured, or a private one that ends with the run.
+
+Starting a server takes most of a small flow's time. So the stages of one `dvc repro` share a server:
+the first stage starts it, and it lives exactly as long as the DVC process. A flow that is run by hand
+gets its own, which ends with it. A keeper process sees to both, so that neither Ctrl-C nor `kill -9`
+leaves a server behind. Its database is in the project's own Prefect home (pyproject.toml).
+"""
+
+import atexit
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from filelock import FileLock
+
+from config.errors import UserError
+
+START_SECONDS = 120
+
+
+@contextmanager
+def prefect_server() -> Iterator[str]:
+    """Yield the address of the API that flows shall report to."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+
+    if configured := PREFECT_API_URL.value():
+        yield configured
+        return
+    bring_loopback_up()
+    owner = owner_process()
+    folder = PREFECT_HOME.value()
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / f"server-{owner.pid}-{int(owner.create_time())}"
+    with FileLock(f"{record}.lock"):
+        keeper = None if record.exists() else start_keeper(owner, record)
+        address = record.read_text()
+    if keeper and owner.pid == os.getpid():
+        atexit.register(stop, keeper)  # not sooner: at exit Prefect still sends its last logs and events
+    yield address
+
+
+def stop(keeper: subprocess.Popen) -> None:
+    keeper.terminate()
+    keeper.wait()
+
+
+def owner_process() -> psutil.Process:
+    """Return the process whose life the server shares: the DVC that runs this stage, else this process.
+
+    DVC sets DVC_STAGE for the commands of its stages; so it is the nearest ancestor without it.
+    """
+    this = psutil.Process()
+    if "DVC_STAGE" not in os.environ:
+        return this
+    for ancestor in this.parents():
+        try:
+            if "DVC_STAGE" not in ancestor.environ():
+                return ancestor
+        except psutil.Error:
+            break
+    return this
+
+
+def start_keeper(owner: psutil.Process, record: Path) -> subprocess.Popen:
+    """Start a keeper for `owner` and return it when its server answers; `record` then holds the address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/api"
+    log_path = record.parent / "server.log"
+    with log_path.open("w") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(owner.pid), str(port), str(record)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for the run; the server follows it
+        )
+    if not answers(address, keeper):
+        keeper.kill()
+        raise UserError(f"the Prefect server did not start; {log_path} says:\n{log_path.read_text()[-2000:]}")
+    record.write_text(address)
+    return keeper
+
+
+def answers(address: str, keeper: subprocess.Popen) -> bool:
+    deadline = time.monotonic() + START_SECONDS
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < deadline and keeper.poll() is None:
+        try:
+            with direct.open(f"{address}/health", timeout=5):
+                return True
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
+def keep(owner_pid: int, port: int, record: Path) -> None:
+    """Run a Prefect server on `port` until process `owner_pid` has ended or this one is told to."""
+    options = {"host": "127.0.0.1", "port": port, "log-level": "error", "lifespan": "on"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+        + [f"--{name}={value}" for name, value in options.items()],
+        env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+    )
+    try:
+        while is_alive(owner_pid) and server.poll() is None:
+            time.sleep(0.2)
+    finally:
+        record.unlink(missing_ok=True)
+        server.terminate()
+        try:
+            server.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# linux/sockios.h and net/if.h
+GET_FLAGS, SET_FLAGS, INTERFACE_UP = 0x8913, 0x8914, 1
+
+
+def bring_loopback_up() -> None:
+    """Bring the loopback interface up where it is down, as in a fresh network namespace (`unshare -n`).
+
+    The server listens on 127.0.0.1 alone. Raises UserError where that is not permitted.
+    """
+    if sys.platform != "linux":
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(control, GET_FLAGS, request))[1]
+        if flags & INTERFACE_UP:
+            return
+        try:
+            fcntl.ioctl(control, SET_FLAGS, struct.pack("16sh14x", b"lo", flags | INTERFACE_UP))
+        except PermissionError:
+            raise UserError(
+                "the loopback interface `lo` is down, and Prefect's server listens on 127.0.0.1. "
+                "Run `ip link set lo up` as root first."
+            ) from None
+
+
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    keep(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,48 @@
+"""Train a model: data/prepared/D -> artifacts/M (model, export, metrics) and logs/M (TensorBoard)."""
+
+from prefect import flow
+
+from config import paths
+from config.params import load_params
+from config.quiet import quiet_stderr
+from flows.command_line import run
+
+
+@flow(name="train", flow_run_name="train-{model}")
+def train(model: str) -> None:
+    """Fit, export and evaluate `model`, a name of params.yaml; publish it when all of that succeeded."""
+    params = load_params()
+    recipe = params.model(model)
+
+    with quiet_stderr():
+        import keras
+
+        keras.ops.zeros(())  # the first operation prints too
+
+    from tasks.evaluate import evaluate_task
+    from tasks.examples import read_examples_task, read_schema_task
+    from tasks.export import describe_origin, export_task, read_statistics_task, verify_export_task
+    from tasks.files import staged_folder
+    from tasks.fit import fit_task
+    from tasks.logs import run_logs
+    from tasks.record import Stopwatch, metrics, run_facts, write_record_task
+
+    watch = Stopwatch()
+    with staged_folder(paths.artifacts_folder(model)) as folder, run_logs(model, watch.began) as logs:
+        schema = read_schema_task(recipe.dataset)
+        statistics = read_statistics_task(recipe.dataset)
+        examples = {split: read_examples_task(recipe, split) for split in ("train", "valid")}
+        watch.lap("read")
+        fitted = fit_task(model, recipe, params.seed, **examples, source=schema["source"], logs=logs)
+        watch.lap("fit")
+        export_task(fitted.model, recipe, statistics, describe_origin(schema, params.seed), folder)
+        probes = verify_export_task(fitted.model, recipe, examples["valid"], folder)
+        watch.lap("export")
+        evaluation = evaluate_task(fitted.model, recipe, schema, **examples)
+        watch.lap("evaluate")
+        measured = metrics(model, recipe, params.seed, schema, fitted, evaluation, probes)
+        write_record_task(measured, run_facts(watch.began, watch.seconds()), fitted, evaluation, folder)
+
+
+if __name__ == "__main__":
+    run(train)

@@ -1,0 +1,42 @@
+"""Multilayer perceptrons, from a single linear neuron (no hidden layer) upwards, as `keras.Sequential`.
+
+| model | layers | parameters |
+|---|---|---|
+| linear_neuron | Dense(1) | 2 |
+| housing_mlp | Normalization, 3 x Dense(50, relu), Dense(1) | 5,618, of which 5,601 trainable |
+| fashion_mlp | Flatten, Dense(300, relu), Dense(100, relu), Dense(10, softmax) | 266,610 |
+"""
+
+from collections.abc import Sequence
+
+import keras
+
+from models import Shapes
+
+
+def build(
+    inputs: Shapes,
+    name: str,
+    hidden: Sequence[int],
+    outputs: int,
+    normalization: bool = False,
+    activation: str = "relu",
+    output_activation: str = "linear",
+) -> keras.Model:
+    """Return a network with one input [batch, ...] and one output [batch, outputs], float32.
+
+    hidden: units of each hidden layer. normalization: begin with a Normalization layer, still to be adapted.
+    Raises ValueError unless there is exactly one input.
+    """
+    if len(inputs) != 1:
+        raise ValueError(f"an mlp has one input, got {', '.join(inputs)}")
+    [(input_name, shape)] = inputs.items()
+    layers = [keras.Input(shape, name=input_name)]
+    if len(shape) > 1:
+        layers.append(keras.layers.Flatten(name="flatten"))
+    if normalization:
+        layers.append(keras.layers.Normalization(name=f"normalize_{input_name}"))
+    for number, units in enumerate(hidden, start=1):
+        layers.append(keras.layers.Dense(units, activation=activation, name=f"hidden_{number}"))
+    layers.append(keras.layers.Dense(outputs, activation=output_activation, name="output"))
+    return keras.Sequential(layers, name=name)

@@ -1,0 +1,38 @@
+"""What a table must satisfy before a stage works on it."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from config.errors import UserError
+from datasets.dataset import to_values
+
+
+def check_table(path: Path, table: pa.Table, schema: pa.Schema, produced_by: str) -> None:
+    """Raise UserError unless `table` has the columns and types of `schema`, rows, and no missing value.
+
+    The message names the file, the column, what was found and the stage that makes the file anew.
+    """
+    remedy = f"Run `dvc repro --force {produced_by}`."
+    for field in schema:
+        if field.name not in table.column_names:
+            raise UserError(
+                f"{path}: column {field.name!r} is missing; it has {', '.join(table.column_names)}. {remedy}"
+            )
+        found = table.schema.field(field.name).type
+        if found != field.type:
+            raise UserError(f"{path}: column {field.name!r} is {found}, expected {field.type}. {remedy}")
+    if table.num_rows == 0:
+        raise UserError(f"{path}: no rows. {remedy}")
+    for name in schema.names:
+        column = table[name]
+        bad = column.null_count or not_finite(column)
+        if bad:
+            raise UserError(f"{path}: column {name!r} has {bad} missing or non-finite values. {remedy}")
+
+
+def not_finite(column: pa.ChunkedArray) -> int:
+    """Count NaN and infinite values."""
+    values = to_values(column)
+    return int(np.count_nonzero(~np.isfinite(values))) if values.dtype.kind == "f" else 0

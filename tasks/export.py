@@ -1,0 +1,150 @@
+"""Export: save a trained model as `.keras`, as weights alone, and as a SavedModel that takes raw units.
+
+The SavedModel's graph is: raw columns -> normalisation -> views -> network. Its inputs have the names of
+the raw columns and a free batch size; it needs nothing but TensorFlow to run.
+"""
+
+import logging
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from prefect import task
+
+from config import paths
+from config.errors import UserError
+from config.params import ModelParams
+from datasets import get_dataset
+from datasets.dataset import to_values
+from models import named_outputs
+from models.views import columns_needed, compute_inputs
+from tasks.examples import Examples
+from tasks.files import read_json, write_json
+from tasks.normalize import normalize
+from tasks.prepare import read_raw
+
+# Largest difference, relative to the largest output, between the trained model and its loaded export.
+TOLERANCE = 1e-5
+COMPARED_ROWS = 256
+
+logger = logging.getLogger(__name__)
+
+
+def serving_model(model: keras.Model, params: ModelParams, statistics: dict) -> keras.Model:
+    """Return a model from raw columns, by name, to the outputs of `model`, by name.
+
+    A number's input is float32 [batch]; a picture's is [batch, height, width] of the raw dtype.
+    """
+    dataset = get_dataset(params.dataset)
+    raw, columns = {}, {}
+    for name in columns_needed(params.inputs, dataset.features):
+        field = dataset.schema.field(name).type
+        shape = tuple(getattr(field, "shape", ()))
+        dtype = str(field.value_type) if shape else "float32"
+        raw[name] = keras.Input(shape, dtype=dtype, name=name)
+        columns[name] = normalize(name, keras.ops.cast(raw[name], "float32"), statistics)
+    inputs = compute_inputs(params.inputs, columns, dataset.features)
+    outputs = model(inputs if len(inputs) > 1 else next(iter(inputs.values())))
+    return keras.Model(raw, named_outputs(outputs), name=model.name)
+
+
+def export(model: keras.Model, params: ModelParams, statistics: dict, facts: dict, folder: Path) -> None:
+    """Write `model.keras`, `model.weights.h5` and `saved_model/` into `folder`.
+
+    facts: what the exports say of their origin; `saved_model/assets.extra/origin.json` holds it.
+    """
+    model.save(folder / "model.keras")
+    model.save_weights(folder / "model.weights.h5")
+    serving_model(model, params, statistics).export(folder / "saved_model", format="tf_saved_model", verbose=False)
+    extra = folder / "saved_model" / "assets.extra"
+    extra.mkdir()
+    write_json(extra / "origin.json", facts)
+
+
+def verify_export(model: keras.Model, params: ModelParams, valid: Examples, folder: Path) -> dict[str, float]:
+    """Load `folder/saved_model` in a process without our code, compare it with `model`, and ask it the probes.
+
+    The loaded model gets rows of the valid split in raw units, `model` the same rows prepared.
+    Returns its answer to each row of `params.probes` (first output, last class).
+    Raises UserError when an output differs by more than TOLERANCE, or when a probe's columns are not
+    those that the export takes.
+    """
+    dataset = get_dataset(params.dataset)
+    names = columns_needed(params.inputs, dataset.features)
+    check_probes(params, names)
+    compared = read_raw(dataset).take(valid.index[:COMPARED_ROWS])
+    columns = {name: to_values(compared[name]) for name in names}
+    rows = compared.num_rows
+    for probe in params.probes.values():
+        columns = {name: np.append(values, probe[name]) for name, values in columns.items()}
+    loaded = run_saved_model(folder / "saved_model", columns)
+    first = {name: values[:rows] for name, values in valid.inputs.items()}
+    expected = model.predict(first if len(first) > 1 else first.popitem()[1], verbose=0)
+    for name, values in named_outputs(expected).items():
+        difference = np.abs(loaded[name][:rows] - values).max() / max(1.0, np.abs(values).max())
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"{model.name}: the exported SavedModel and the trained model differ by {difference:.2g} in output "
+                f"{name!r} (tolerance {TOLERANCE:g}). Nothing was published; the previous artifacts are unchanged."
+            )
+        logger.info("%s: loaded in a fresh process, the SavedModel differs by %.1g", model.name, difference)
+    answers = loaded[next(iter(named_outputs(expected)))][rows:]
+    return {label: float(answer[-1]) for label, answer in zip(params.probes, answers, strict=True)}
+
+
+def check_probes(params: ModelParams, names: list[str]) -> None:
+    for label, row in params.probes.items():
+        if sorted(row) != sorted(names):
+            raise UserError(
+                f"params.yaml: probe {label!r} gives {', '.join(row)}; the exported model takes {', '.join(names)}."
+            )
+
+
+# Runs with -I: no path of this project, no environment; TensorFlow and NumPy are all it imports.
+LOADER = """
+import sys
+import numpy as np
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+serve = model.signatures["serving_default"]
+specs = serve.structured_input_signature[1]
+with np.load(sys.argv[2]) as columns:
+    inputs = {name: tf.cast(columns[name], specs[name].dtype) for name in columns.files}
+np.savez(sys.argv[3], **{name: value.numpy() for name, value in serve(**inputs).items()})
+"""
+
+
+def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the outputs, by name, of a SavedModel loaded in a fresh process that sees none of our code.
+
+    columns: name of a raw column: values [rows] or [rows, ...].
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given, returned = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+        np.savez(given, **columns)  # type: ignore[arg-type]  # its stub takes every keyword for allow_pickle
+        command = [sys.executable, "-I", "-c", LOADER, str(saved_model.resolve()), str(given), str(returned)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UserError(f"{saved_model} does not load in a fresh process:\n{done.stderr.strip()[-2000:]}")
+        with np.load(returned) as outputs:
+            return dict(outputs)
+
+
+def read_statistics(dataset: str) -> dict:
+    """Read the statistics that `prepare` normalised with."""
+    return read_json(paths.prepared_folder(dataset) / "normalization.json", f"prepare@{dataset}")
+
+
+def describe_origin(schema: dict, seed: int) -> dict:
+    """Return what an export says of its data."""
+    return {key: schema[key] for key in ("dataset", "source", "raw_sha256", "class_names", "target_unit")} | {
+        "seed": seed
+    }
+
+
+read_statistics_task = task(read_statistics)
+export_task = task(export)
+verify_export_task = task(verify_export)

@@ -1,0 +1,136 @@
+"""Prepare: split a raw table and normalise its features; one Parquet file a split.
+
+A prepared table has the columns `index` (int64, the row's number in the raw table), the features
+(float32, pictures as tensors) and the target (int64 classes or a float32 quantity in its own unit).
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from prefect import task
+
+from config import paths
+from config.errors import UserError
+from config.params import DatasetParams
+from datasets.dataset import SPLIT_COLUMN, Dataset, image_type, to_column, to_values
+from tasks.check import check_table
+from tasks.files import read_json, read_table, write_json, write_table
+from tasks.normalize import Statistics, normalize, train_statistics
+from tasks.split import split_rows
+
+INDEX = "index"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` makes of a raw table, before it is written."""
+
+    tables: dict[str, pa.Table]  # by split
+    statistics: Statistics
+    schema: dict
+
+
+def prepared_schema(dataset: Dataset) -> pa.Schema:
+    """Return the columns and types of every prepared table of `dataset`."""
+    fields = [(INDEX, pa.int64())]
+    for name in dataset.features:
+        raw = dataset.schema.field(name).type
+        tensor = isinstance(raw, pa.FixedShapeTensorType)
+        fields.append((name, image_type(np.float32, tuple(raw.shape)) if tensor else pa.float32()))
+    fields.append((dataset.target, pa.int64() if dataset.class_names else pa.float32()))
+    return pa.schema(fields)
+
+
+def read_raw(dataset: Dataset) -> pa.Table:
+    """Read the raw table; raises UserError when it is not as `ingest` wrote it."""
+    path, stage = paths.raw_table(dataset.name), f"ingest@{dataset.name}"
+    table = read_table(path, stage)
+    check_table(path, table, dataset.schema, stage)
+    return table
+
+
+def read_provenance(dataset: Dataset) -> dict:
+    """Read what `ingest` says of the raw table."""
+    return read_json(paths.raw_provenance(dataset.name), f"ingest@{dataset.name}")
+
+
+def prepare(dataset: Dataset, params: DatasetParams, table: pa.Table, provenance: dict) -> Prepared:
+    """Split and normalise `table`. Raises UserError when a split would be empty or a class is unknown."""
+    raw = {name: to_values(table[name]) for name in (*dataset.features, dataset.target)}
+    target = raw.pop(dataset.target)
+    check_classes(dataset, target)
+    given = to_values(table[SPLIT_COLUMN]).astype("U") if SPLIT_COLUMN in table.column_names else None
+    labels = target if dataset.class_names and params.split.stratify else None
+    rows = split_rows(given, labels, table.num_rows, params.split)
+    check_not_empty(dataset, rows)
+
+    statistics = train_statistics(params.normalization, {name: raw[name][rows["train"]] for name in raw})
+    schema = prepared_schema(dataset)
+    target = target.astype(np.int64 if dataset.class_names else np.float32)
+    tables = {}
+    for split, taken in rows.items():
+        features = [normalize(name, raw[name][taken].astype(np.float32), statistics) for name in raw]
+        columns = [taken, *features, target[taken]]
+        tables[split] = pa.table([to_column(values) for values in columns], schema=schema)
+    facts = {
+        "dataset": dataset.name,
+        "source": provenance["source"],
+        "raw_sha256": provenance["sha256"],
+        "features": list(dataset.features),
+        "target": dataset.target,
+        "target_unit": dataset.target_unit,
+        "class_names": provenance["class_names"],
+        "rows": {split: len(taken) for split, taken in rows.items()},
+        "columns": {field.name: str(field.type) for field in schema},
+        "duplicates": count_duplicates(list(raw.values()), rows),
+    }
+    return Prepared(tables, statistics, facts)
+
+
+def check_classes(dataset: Dataset, target: np.ndarray) -> None:
+    if dataset.class_names and not np.isin(target, np.arange(len(dataset.class_names))).all():
+        raise UserError(
+            f"{paths.raw_table(dataset.name)}: column {dataset.target!r} holds {target.min()} to {target.max()}, "
+            f"expected 0 to {len(dataset.class_names) - 1}. Run `dvc repro --force ingest@{dataset.name}`."
+        )
+
+
+def check_not_empty(dataset: Dataset, rows: dict[str, np.ndarray]) -> None:
+    for split, taken in rows.items():
+        if not len(taken):
+            raise UserError(
+                f"{paths.raw_table(dataset.name)}: no row is left for {split}. Give other shares in "
+                f"datasets.{dataset.name}.split of {paths.PARAMS}."
+            )
+
+
+def count_duplicates(features: list[np.ndarray], rows: dict[str, np.ndarray]) -> dict[str, int]:
+    """Count rows whose features equal those of an earlier row, in all and against the train split."""
+    flat = np.concatenate([values.reshape(len(values), -1) for values in features], axis=1)
+    keys = np.array([hash(row.tobytes()) for row in flat])
+    train = keys[rows["train"]]
+    return {
+        "rows_equal_to_an_earlier_row": len(keys) - len(np.unique(keys)),
+        "valid_rows_also_in_train": int(np.isin(keys[rows["valid"]], train).sum()),
+        "test_rows_also_in_train": int(np.isin(keys[rows["test"]], train).sum()),
+    }
+
+
+def write_prepared(prepared: Prepared, folder: Path) -> None:
+    """Write the tables, `normalization.json` and `schema.json` into `folder`."""
+    for split, table in prepared.tables.items():
+        write_table(folder / f"{split}.parquet", table)
+    write_json(folder / "normalization.json", prepared.statistics)
+    write_json(folder / "schema.json", prepared.schema)
+    logger.info("%s: %s rows", prepared.schema["dataset"], prepared.schema["rows"])
+
+
+read_raw_task = task(read_raw)
+read_provenance_task = task(read_provenance)
+prepare_task = task(prepare)
+write_prepared_task = task(write_prepared)

@@ -1,0 +1,185 @@
+"""Report: `reports/index.html`, a page that works from a file without a network, and `summary.json`."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prefect import task
+
+from config import paths
+from config.errors import UserError
+from config.params import Params
+from datasets import get_dataset
+from datasets.dataset import to_values
+from tasks import charts
+from tasks.files import missing, read_json, write_json
+
+# The figure that stands for a model, by task; and whether more of it is better.
+MAIN_FIGURE = {"regression": ("rmse", False), "binary": ("accuracy", True), "multiclass": ("accuracy", True)}
+EXAMPLES = 3
+
+
+def read_artifacts(name: str) -> dict[str, Any]:
+    """Read what `train` wrote of model `name`; raises UserError when a file is missing or damaged."""
+    folder, stage = paths.artifacts_folder(name), f"train@{name}"
+    try:
+        history = pd.read_csv(folder / "history.csv")
+        predictions = pd.read_parquet(folder / "predictions.parquet")
+    except FileNotFoundError as error:
+        raise missing(Path(error.filename), stage) from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{folder}: {error}. Run `dvc repro --force {stage}`.") from None
+    return {
+        "metrics": read_json(folder / "metrics.json", stage),
+        "run": read_json(folder / "run.json", stage),
+        "history": history,
+        "predictions": predictions,
+    }
+
+
+def summarize(params: Params, artifacts: dict[str, dict]) -> list[dict]:
+    """Return the content of summary.json: an object a model, in the order of params.yaml."""
+    return [
+        {
+            "name": name,
+            "dataset": read["metrics"]["dataset"],
+            "task": read["metrics"]["task"],
+            "source": read["metrics"]["source"],
+            "params": read["metrics"]["parameters"]["total"],
+            "metrics": read["metrics"]["metrics"],
+            "probes": read["metrics"]["probes"],
+            "notes": params.notes.get(name),
+            "seconds": {step: read["run"]["seconds"][step] for step in ("fit", "total")},
+        }
+        for name, read in artifacts.items()
+    ]
+
+
+def describe(name: str, read: dict, notes: dict | None) -> dict[str, Any]:
+    """Return what the page shows of one model."""
+    metrics, predictions, history = read["metrics"], read["predictions"], read["history"]
+    dataset = get_dataset(metrics["dataset"])
+    figure, more_is_better = MAIN_FIGURE[metrics["task"]]
+    regression = metrics["task"] == "regression"
+    unit = f" ({dataset.target_unit})" if regression and dataset.target_unit else ""
+    names = list(metrics["per_class"])
+    return {
+        "name": name,
+        "dataset": dataset.title,
+        "task": metrics["task"],
+        "source": metrics["source"],
+        "parameters": metrics["parameters"],
+        "epochs": metrics["epochs"],
+        "seed": metrics["seed"],
+        "figure": figure,
+        "unit": unit,
+        "metrics": metrics["metrics"],
+        "notes": notes or {},
+        "verdict": verdict(metrics["metrics"], notes or {}, figure, more_is_better),
+        "per_class": metrics["per_class"],
+        "slices": metrics["slices"],
+        "probes": metrics["probes"],
+        "run": read["run"],
+        "curves": [charts.learning_curves(history, column) for column in ("loss", figure)],
+        "scatter": charts.predicted_against_true(predictions, unit) if regression else None,
+        "residuals": charts.residuals(predictions, unit) if regression else None,
+        "confusion": confusion(predictions, names) if names else None,
+        "examples": examples(dataset, predictions.head(EXAMPLES), names),
+    }
+
+
+def verdict(metrics: dict, notes: dict, figure: str, more_is_better: bool) -> dict | None:
+    """Compare `figure` with the notes' on test, or on valid where they print no other; None without one."""
+    for split in ("test", "valid"):
+        if figure in notes.get(split, {}):
+            ours, theirs = metrics[split][figure], notes[split][figure]
+            gain = ours - theirs if more_is_better else theirs - ours
+            return {"split": split, "ours": ours, "notes": theirs, "difference": ours - theirs, "reached": gain >= 0}
+    return None
+
+
+def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict]:
+    """Return a row a true class: its name and, for each predicted class, the count and the row's share."""
+    counts = np.zeros((len(names), len(names)), dtype=int)
+    np.add.at(counts, (predictions["true"], predictions["predicted"]), 1)
+    return [
+        {"name": name, "cells": [{"count": int(n), "share": float(n / max(1, row.sum()))} for n in row]}
+        for name, row in zip(names, counts, strict=True)
+    ]
+
+
+def examples(dataset, predictions: pd.DataFrame, names: list[str]) -> list[dict]:
+    """Return the given test rows in raw units, with the truth, the prediction and the likeliest classes."""
+    path = paths.raw_table(dataset.name)
+    try:
+        raw = pq.read_table(path, columns=list(dataset.features)).take(predictions["index"].to_numpy())
+    except (FileNotFoundError, OSError) as error:
+        raise UserError(f"{path}: {error}. Run `dvc repro ingest@{dataset.name}`.") from None
+    columns = {name: to_values(raw[name]) for name in dataset.features}
+    shown = []
+    for number, row in enumerate(predictions.to_dict("records")):
+        values = {name: columns[name][number] for name in columns}
+        pictures = {name: to_png(value) for name, value in values.items() if np.ndim(value) == 2}
+        shown.append(
+            {
+                "index": row["index"],
+                "pictures": pictures,
+                "values": {name: float(value) for name, value in values.items() if name not in pictures},
+                "true": names[row["true"]] if names else row["true"],
+                "predicted": names[row["predicted"]] if names else row["predicted"],
+                "right": row["true"] == row["predicted"] if names else None,
+                "likeliest": sorted(((row[f"probability {name}"], name) for name in names), reverse=True)[:3],
+            }
+        )
+    return shown
+
+
+def to_png(pixels: np.ndarray) -> str:
+    """Return a uint8 picture [height, width] as a data URI."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def number(value: float) -> str:
+    """Format a figure with four significant digits, a count with separators."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    magnitude = abs(value)
+    if magnitude >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if magnitude >= 0.001 or value == 0 else f"{value:.1e}"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def render(models: list[dict], sources: list[dict]) -> str:
+    """Return the page. models: of `describe`. sources: provenance of each data set used."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    templates.filters |= {"number": number, "duration": duration}
+    sample = any(model["source"] == "sample" for model in models)
+    return templates.get_template("report.html.jinja").render(models=models, sources=sources, sample=sample)
+
+
+def report(params: Params, folder: Path) -> None:
+    """Write `index.html` and `summary.json` of all models of `params` into `folder`."""
+    artifacts = {name: read_artifacts(name) for name in params.models}
+    models = [describe(name, read, params.notes.get(name)) for name, read in artifacts.items()]
+    used = dict.fromkeys(model.dataset for model in params.models.values())
+    sources = [read_json(paths.raw_provenance(name), f"ingest@{name}") for name in used]
+    write_json(folder / "summary.json", summarize(params, artifacts))
+    (folder / "index.html").write_text(render(models, sources), encoding="utf-8")
+
+
+report_task = task(report)
