@@ -40,7 +40,7 @@ def prefect_server() -> Iterator[str]:
     folder = PREFECT_HOME.value()
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / f"server-{owner.pid}-{int(owner.create_time())}"
-    with FileLock(f"{record}.lock"):
+    with FileLock(folder / "server.lock"):
         keeper = None if record.exists() else start_keeper(owner, record)
         address = record.read_text()
     if keeper and owner.pid == os.getpid():

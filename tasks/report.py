@@ -53,11 +53,16 @@ def summarize(params: Params, artifacts: dict[str, dict]) -> list[dict]:
             "params": read["metrics"]["parameters"]["total"],
             "metrics": read["metrics"]["metrics"],
             "probes": read["metrics"]["probes"],
-            "notes": params.notes.get(name),
+            "notes": comparable_notes(params, name, read),
             "seconds": {step: read["run"]["seconds"][step] for step in ("fit", "total")},
         }
         for name, read in artifacts.items()
     ]
+
+
+def comparable_notes(params: Params, name: str, read: dict) -> dict | None:
+    """Return what the notes print for model `name`; None for a model of sample data, which they say nothing of."""
+    return params.notes.get(name) if read["metrics"]["source"] == "real" else None
 
 
 def describe(name: str, read: dict, notes: dict | None) -> dict[str, Any]:
@@ -175,7 +180,7 @@ def render(models: list[dict], sources: list[dict]) -> str:
 def report(params: Params, folder: Path) -> None:
     """Write `index.html` and `summary.json` of all models of `params` into `folder`."""
     artifacts = {name: read_artifacts(name) for name in params.models}
-    models = [describe(name, read, params.notes.get(name)) for name, read in artifacts.items()]
+    models = [describe(name, read, comparable_notes(params, name, read)) for name, read in artifacts.items()]
     used = dict.fromkeys(model.dataset for model in params.models.values())
     sources = [read_json(paths.raw_provenance(name), f"ingest@{name}") for name in used]
     write_json(folder / "summary.json", summarize(params, artifacts))
