@@ -33,7 +33,7 @@ def fetch() -> pa.Table:
     from sklearn.datasets import fetch_california_housing, get_data_home
 
     try:
-        housing = fetch_california_housing(n_retries=0)
+        housing = fetch_california_housing(n_retries=1, delay=0)
     except OSError as error:
         if Path(get_data_home(), PICKLE).exists():
             raise damaged(get_data_home(), error) from error

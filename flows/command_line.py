@@ -30,7 +30,7 @@ def run(flow: Flow) -> NoReturn:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, interrupt)
-    hide_tracebacks()
+    tell_errors_once()
     code, message = 0, None
     try:
         check_names(arguments)
@@ -70,17 +70,33 @@ def interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def hide_tracebacks() -> None:
-    """Keep Prefect's loggers from printing the traceback of a UserError: its message says it all."""
+def tell_errors_once() -> None:
+    """Have Prefect log an error meant for the user as its message alone, and leave the terminal to `run`.
+
+    Prefect logs it in the task, in the flow and in both their states, with a traceback each; its server
+    still gets the message with the task and the flow that it belongs to.
+    """
 
     def shorten(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, UserError | KeyboardInterrupt) or is_disk_full(error):
             record.exc_info, record.msg, record.args = None, "%s", (error,)
+            record.told_by_run = True
+        elif isinstance(record.args, tuple):
+            record.args = tuple(first_sentence(arg) if isinstance(arg, UserError) else arg for arg in record.args)
         return not record.getMessage().startswith("View at")  # a private server has no pages
+
+    def not_told(record: logging.LogRecord) -> bool:
+        return not (hasattr(record, "told_by_run") or "Finished in state Failed" in record.getMessage())
 
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(shorten)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(not_told)
+
+
+def first_sentence(error: UserError) -> str:
+    return str(error).split(". ")[0]
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -1,0 +1,124 @@
+"""What tests share: workspaces on the sample with a few epochs, and one Prefect server for all flows."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def edit_params(folder: Path, **values: object) -> None:
+    """Set dotted keys of `folder/params.yaml`; a double underscore stands for the dot."""
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    for dotted, value in values.items():
+        *sections, key = dotted.split("__")
+        section = params
+        for name in sections:
+            section = section[name]
+        section[key] = value
+    yaml.dump(params, folder / "params.yaml")
+
+
+def make_workspace(folder: Path) -> Path:
+    """Copy the code into `folder`, with parameters for the sample and one epoch a model."""
+    from flows.demo import copy_workspace
+
+    folder.mkdir(parents=True, exist_ok=True)
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        copy_workspace(folder)
+    finally:
+        os.chdir(before)
+    epochs = {f"models__{name}__fit__epochs": 1 for name in YAML().load(folder / "params.yaml")["models"]}
+    edit_params(folder, **epochs)
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace with a space in its path, which is also the current directory."""
+    folder = make_workspace(tmp_path / "a workspace")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def prepared(workspace: Path) -> Path:
+    """A workspace in which every data set is ingested and prepared, by the plain functions."""
+    from config import paths
+    from config.params import load_params
+    from datasets import get_dataset
+    from tasks.ingest import fetch, write_raw
+    from tasks.prepare import prepare, read_provenance, read_raw, write_prepared
+
+    params = load_params()
+    paths.RAW.mkdir(parents=True)
+    for name in params.datasets:
+        dataset = get_dataset(name)
+        write_raw(dataset, "sample", fetch(dataset, "sample"), paths.RAW)
+        paths.prepared_folder(name).mkdir(parents=True)
+        made = prepare(dataset, params.dataset(name), read_raw(dataset), read_provenance(dataset))
+        write_prepared(made, paths.prepared_folder(name))
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Prefect server that lives as long as the tests."""
+    from flows.server import start_keeper, stop
+
+    home = tmp_path_factory.mktemp("prefect")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("PREFECT_HOME", str(home))
+        keeper = start_keeper(psutil.Process(), home / "server")
+    yield (home / "server").read_text()
+    stop(keeper)
+
+
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def run_flow(workspace: Path, api_url: str) -> Run:
+    """Run `python -m flows.NAME ...` in the workspace, against the shared server."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", f"flows.{words[0]}", *words[1:]]
+        settings = {**os.environ, "PREFECT_API_URL": api_url, **environment}
+        return subprocess.run(command, cwd=workspace, env=settings, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def has_real_data() -> bool:
+    fashion = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    housing = Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data")).expanduser()
+    return (fashion / "fashion_mnist/3.0.1/dataset_info.json").exists() and (housing / "cal_housing_py3.pkz").exists()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not has_real_data():
+        reason = "needs the real data sets: set TFDS_DATA_DIR and SCIKIT_LEARN_DATA, or `make repro` once"
+        for item in items:
+            if item.get_closest_marker("real_data"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)")
+    return found

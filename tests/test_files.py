@@ -1,0 +1,84 @@
+"""Outputs appear whole or not at all."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from config.errors import UserError
+from tasks.files import read_json, read_table, staged_files, staged_folder, write_json
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def publish(text: str) -> None:
+    with staged_folder(Path("artifacts/m")) as folder:
+        (folder / "file").write_text(text)
+
+
+def test_a_folder_is_replaced_whole():
+    with staged_folder(Path("artifacts/m")) as folder:
+        (folder / "old").write_text("old")
+    publish("new")
+    assert [file.name for file in Path("artifacts/m").iterdir()] == ["file"]
+
+
+def test_a_failure_leaves_the_previous_folder_and_no_rubbish():
+    publish("before")
+    with pytest.raises(RuntimeError), staged_folder(Path("artifacts/m")) as folder:
+        (folder / "file").write_text("half")
+        raise RuntimeError
+    assert Path("artifacts/m/file").read_text() == "before"
+    assert not [entry for entry in Path(".staging").iterdir() if entry.is_dir()]
+
+
+def test_files_are_moved_beside_those_of_others():
+    for name in ("a", "b"):
+        with staged_files(Path("data/raw"), name) as folder:
+            (folder / f"{name}.json").write_text(name)
+    assert sorted(file.name for file in Path("data/raw").iterdir()) == ["a.json", "b.json"]
+
+
+def killed_in_the_middle() -> None:
+    with staged_folder(Path("artifacts/m")) as folder:
+        (folder / "file").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_after_a_kill_the_previous_folder_is_there_and_the_next_run_succeeds():
+    publish("before")
+    process = multiprocessing.get_context("fork").Process(target=killed_in_the_middle)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert Path("artifacts/m/file").read_text() == "before"
+    publish("after")
+    assert Path("artifacts/m/file").read_text() == "after"
+
+
+def test_two_writers_of_one_output_exclude_each_other():
+    with staged_folder(Path("artifacts/m")), pytest.raises(UserError, match="being written by another run"):
+        publish("second")
+
+
+def test_a_missing_or_damaged_file_names_the_stage_that_makes_it():
+    with pytest.raises(UserError, match=r"x\.json not found\. Run `dvc repro prepare@iris`"):
+        read_json(Path("x.json"), "prepare@iris")
+    Path("x.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON.*dvc repro --force prepare@iris"):
+        read_json(Path("x.json"), "prepare@iris")
+    Path("x.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(UserError, match=r"x\.parquet is not a readable Parquet file"):
+        read_table(Path("x.parquet"), "ingest@iris")
+    with pytest.raises(UserError, match=r"y\.parquet not found"):
+        read_table(Path("y.parquet"), "ingest@iris")
+
+
+def test_json_refuses_nan_rather_than_write_what_others_cannot_read():
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(Path("x.json"), {"loss": float("nan")})
