@@ -32,18 +32,22 @@ SAMPLE_ROWS = 2_000
 def fetch() -> pa.Table:
     from sklearn.datasets import fetch_california_housing, get_data_home
 
+    cached = Path(get_data_home(), PICKLE)
     try:
-        housing = fetch_california_housing(n_retries=1, delay=0)
-    except OSError as error:
-        if Path(get_data_home(), PICKLE).exists():
-            raise damaged(get_data_home(), error) from error
-        raise SourceUnreachableError(
-            f"california_housing: could not fetch {archive_address()} ({error}). Connect to the network, or point "
-            f"{CACHE} to a folder that holds scikit-learn's cache of it (now {get_data_home()}), or use the "
-            "built-in sample: data.source: sample in params.yaml."
-        ) from error
-    except Exception as error:  # a damaged pickle can raise anything
-        raise damaged(get_data_home(), error) from error
+        housing = fetch_california_housing(n_retries=1)
+    except Exception as error:
+        if cached.exists():  # a damaged pickle can raise anything
+            raise UserError(
+                f"california_housing: the cache {cached} is damaged ({type(error).__name__}: {error}). "
+                "Delete that file and run again; it is then fetched anew."
+            ) from error
+        if isinstance(error, OSError):
+            raise SourceUnreachableError(
+                f"california_housing: could not fetch {archive_address()} ({error}). Connect to the network, or point "
+                f"{CACHE} to a folder that holds scikit-learn's cache of it (now {cached.parent}), or use the "
+                "built-in sample: data.source: sample in params.yaml."
+            ) from error
+        raise
     return pa.table([*housing.data.T.copy(), housing.target], schema=SCHEMA)
 
 
@@ -52,13 +56,6 @@ def archive_address() -> str:
     from sklearn.datasets import _california_housing
 
     return getattr(getattr(_california_housing, "ARCHIVE", None), "url", "the archive of scikit-learn's loader")
-
-
-def damaged(folder: str, error: Exception) -> UserError:
-    return UserError(
-        f"california_housing: the cache {Path(folder, PICKLE)} is damaged "
-        f"({type(error).__name__}: {error}). Delete that file and run again; it is then fetched anew."
-    )
 
 
 def generate() -> pa.Table:

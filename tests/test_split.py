@@ -60,9 +60,7 @@ def test_a_twelfth_of_fashion_mnist_is_5000_rows_of_equal_classes():
     assert set(np.bincount(labels[parts["valid"]])) == {500}
 
 
-@pytest.mark.parametrize(
-    ("rows", "percent"), [(100, 20), (50_000, 20), (100_000, 10), (1_000_000, 1), (50_000_000, 1)]
-)
+@pytest.mark.parametrize(("rows", "percent"), [(100, 20), (50_000, 20), (100_000, 10), (1_000_000, 1), (50_000_000, 1)])
 def test_the_default_share_follows_the_size(rows, percent):
     assert default_share(rows) == Fraction(percent, 100)
 

@@ -1,0 +1,121 @@
+"""Prepared tables: normalised by the train split alone, typed, and nothing bad gets through."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from config import paths
+from config.params import load_params
+from datasets import get_dataset
+from datasets.dataset import to_column, to_values
+from tasks.files import read_table, write_table
+from tasks.normalize import normalize, train_statistics
+from tasks.prepare import count_duplicates, prepare, prepared_schema, read_provenance, read_raw
+
+
+def prepare_again(name: str, table: pa.Table | None = None):
+    dataset = get_dataset(name)
+    raw = read_raw(dataset) if table is None else table
+    return prepare(dataset, load_params().dataset(name), raw, read_provenance(dataset))
+
+
+@pytest.mark.parametrize("name", ["line", "iris", "california_housing", "fashion_mnist"])
+def test_prepared_files_have_the_promised_columns_and_each_raw_row_once(prepared, name):
+    tables = {split: read_table(paths.prepared_folder(name) / f"{split}.parquet", "") for split in paths.SPLITS}
+    indices = np.concatenate([to_values(table["index"]) for table in tables.values()])
+    raw = read_raw(get_dataset(name))
+    assert sorted(indices) == list(range(raw.num_rows))
+    for table in tables.values():
+        assert table.schema.equals(prepared_schema(get_dataset(name)))
+        target = get_dataset(name).target
+        np.testing.assert_allclose(to_values(table[target]), to_values(raw[target].take(table["index"])), rtol=1e-6)
+
+
+def test_standardised_columns_have_mean_0_and_deviation_1_on_train_alone(prepared):
+    tables = prepare_again("california_housing").tables
+    for name in get_dataset("california_housing").features:
+        values = to_values(tables["train"][name])
+        assert abs(values.mean()) < 1e-4
+        assert abs(values.std() - 1) < 1e-4
+        assert values.dtype == np.float32
+
+
+def test_valid_and_test_rows_have_no_say_in_the_statistics(prepared):
+    before = prepare_again("iris")
+    raw = read_raw(get_dataset("iris"))
+    outside = np.concatenate([to_values(before.tables[split]["index"]) for split in ("valid", "test")])
+    altered = to_values(raw["petal_length"]).copy()
+    altered[outside] = 1e6
+    position = raw.schema.get_field_index("petal_length")
+    after = prepare_again("iris", raw.set_column(position, "petal_length", to_column(altered)))
+    assert after.statistics == before.statistics
+
+
+def test_pixels_become_the_255th_part(prepared):
+    train = read_table(paths.prepared_folder("fashion_mnist") / "train.parquet", "")
+    raw = read_raw(get_dataset("fashion_mnist")).take(train["index"])
+    np.testing.assert_array_equal(to_values(train["image"]), to_values(raw["image"]) / np.float32(255))
+
+
+def test_a_constant_column_becomes_zero_and_not_nan():
+    values = {"x": np.full(5, 3.0)}
+    assert not normalize("x", values["x"].astype(np.float32), train_statistics("standard", values)).any()
+
+
+def test_duplicates_are_counted_within_and_across_splits():
+    rows = {"train": np.array([0, 1]), "valid": np.array([2]), "test": np.array([3, 4])}
+    features = [np.array([1.0, 2.0, 1.0, 5.0, 2.0]), np.array([0.0, 0.0, 0.0, 0.0, 0.0])]
+    assert count_duplicates(features, rows) == {
+        "rows_equal_to_an_earlier_row": 2,
+        "valid_rows_also_in_train": 1,
+        "test_rows_also_in_train": 1,
+    }
+
+
+def drop_column(table):
+    return table.drop_columns("petal_width")
+
+
+def text_column(table):
+    return table.set_column(3, "petal_width", table["petal_width"].cast("string"))
+
+
+def with_nan(table):
+    values = to_values(table["petal_width"]).copy()
+    values[[3, 7]] = np.nan
+    return table.set_column(3, "petal_width", to_column(values))
+
+
+def with_null(table):
+    return table.set_column(3, "petal_width", pa.array([None] * 150, pa.float64()))
+
+
+def no_rows(table):
+    return table.slice(0, 0)
+
+
+def unknown_class(table):
+    return table.set_column(4, "species", pa.array([7] * 150, pa.int64()))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (drop_column, "column 'petal_width' is missing"),
+        (text_column, "column 'petal_width' is string, expected double"),
+        (with_nan, "column 'petal_width' has 2 missing or non-finite values"),
+        (with_null, "column 'petal_width' has 150 missing"),
+        (no_rows, "no rows"),
+        (unknown_class, "column 'species' holds 7 to 7, expected 0 to 2"),
+    ],
+)
+def test_a_damaged_raw_table_is_refused_with_file_column_and_remedy(prepared, run_flow, damage, told):
+    path = paths.raw_table("iris")
+    before = {file.name: file.read_bytes() for file in paths.prepared_folder("iris").iterdir()}
+    write_table(path, damage(read_table(path, "")))
+    done = run_flow("prepare", "iris")
+    assert done.returncode == 1
+    assert f"error: {path}: {told}" in done.stderr
+    assert "dvc repro --force ingest@iris" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert {file.name: file.read_bytes() for file in paths.prepared_folder("iris").iterdir()} == before
