@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 ROOT = Path(__file__).resolve().parents[1]
+DVC = [sys.executable, "-m", "dvc"]
 
 
 def edit_params(folder: Path, **values: object) -> None:
@@ -87,6 +88,33 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     stop(keeper)
 
 
+@pytest.fixture(scope="session")
+def settings(api_url, tmp_path_factory) -> dict[str, str]:
+    """The environment of the commands: our server, our Python, and a home that nobody may touch."""
+    home = tmp_path_factory.mktemp("home")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    author = {
+        f"GIT_{role}_{what}": "test@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    return {**os.environ, **author, "PREFECT_API_URL": api_url, "PATH": path, "HOME": str(home)}
+
+
+@pytest.fixture(scope="session")
+def repo(tmp_path_factory, settings) -> Path:
+    """A git and DVC repository after one `dvc repro`."""
+    folder = make_workspace(tmp_path_factory.mktemp("repo") / "with a space")
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    for command in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"]):
+        subprocess.run(command, cwd=folder, env=settings, check=True)
+    done = subprocess.run([*DVC, "repro"], cwd=folder, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (folder / "repro.log").write_text(done.stdout)
+    for command in (["git", "add", "."], ["git", "commit", "--quiet", "-m", "first run"]):
+        subprocess.run(command, cwd=folder, env=settings, check=True)
+    return folder
+
+
 Run = Callable[..., subprocess.CompletedProcess]
 
 
@@ -114,11 +142,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("real_data"):
                 item.add_marker(pytest.mark.skip(reason=reason))
-
-
-@pytest.fixture
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        pytest.skip("needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)")
-    return found

@@ -1,0 +1,68 @@
+"""What a stranger sees at the prompt: one clear message, the right exit code, no traceback."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, edit_params
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("train", "housing"), "unknown model 'housing'. Did you mean 'housing_mlp'?"),
+        (("ingest", "mnist"), "The data sets of params.yaml: california_housing, fashion_mnist, iris, line."),
+        (("prepare", "iris"), "data/raw/iris.parquet not found. Run `dvc repro ingest@iris` first."),
+        (("train", "iris_perceptron"), "data/prepared/iris/schema.json not found. Run `dvc repro prepare@iris` first."),
+        (("report",), "artifacts/linear_neuron/history.csv not found. Run `dvc repro train@linear_neuron` first."),
+    ],
+)
+def test_a_mistake_gets_one_message_and_exit_code_1(run_flow, words, told):
+    done = run_flow(*words)
+    assert done.returncode == 1
+    assert done.stderr.count(told) == 1
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_faulty_parameter_stops_every_flow_before_it_starts(workspace, run_flow):
+    edit_params(workspace, models__housing_mlp__fit__epochs=-3)
+    done = run_flow("ingest", "line")
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "error: params.yaml: models.housing_mlp.fit.epochs: Input should be greater than 0, got -3"
+    )
+
+
+def test_flows_do_what_their_stages_promise_and_say_so(run_flow, workspace):
+    for words in (("ingest", "iris"), ("prepare", "iris"), ("train", "iris_perceptron")):
+        done = run_flow(*words)
+        assert done.returncode == 0, done.stderr
+        assert "Finished in state Completed()" in done.stderr
+    assert "epoch 1/1" in done.stderr
+    written = {path.name for path in (workspace / "artifacts/iris_perceptron").iterdir()}
+    assert written == {
+        "history.csv", "metrics.json", "model.keras", "model.weights.h5", "predictions.parquet", "run.json", "saved_model"
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
+def test_a_flow_runs_with_the_network_cut_off(workspace):
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to make a network namespace (root)")
+    settings = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    command = ["unshare", "--net", sys.executable, "-m", "flows.ingest", "line"]
+    done = subprocess.run(command, cwd=workspace, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (workspace / "data/raw/line.parquet").exists()
+
+
+def test_every_make_target_of_the_documents_exists():
+    import re
+
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for document in ("README.md", "CONTRIBUTING.md"):
+        named = set(re.findall(r"`make ([a-z-]+)", (ROOT / document).read_text()))
+        named |= set(re.findall(r"^make ([a-z-]+)", (ROOT / document).read_text(), re.M))
+        assert named
+        assert named <= targets

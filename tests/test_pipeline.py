@@ -1,0 +1,153 @@
+"""The real DVC over the real flows, on the sample: each stage runs once, failures lose nothing."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import DVC, edit_params
+
+STAGES = 4 + 4 + 4 + 1
+
+
+@pytest.fixture
+def run(repo, settings, monkeypatch):
+    monkeypatch.chdir(repo)
+
+    def run(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(words, cwd=repo, env=settings, capture_output=True, text=True, check=False)
+
+    yield run
+    run("git", "checkout", "--quiet", ".")
+    run(*DVC, "checkout", "--force", "--quiet")
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '(.+?)'", output)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_every_stage_ran_exactly_once(repo):
+    ran = stages_run((repo / "repro.log").read_text())
+    assert len(ran) == len(set(ran)) == STAGES
+    assert ran[-1] == "report"
+
+
+def test_nothing_is_left_to_do_and_a_second_repro_runs_nothing(run):
+    assert "up to date" in run(*DVC, "status").stdout
+    assert stages_run(run(*DVC, "repro").stdout) == []
+
+
+def test_the_users_home_is_not_touched(repo, settings):
+    found = {entry.name for entry in Path(settings["HOME"]).iterdir()}
+    assert found <= {".config", ".cache"}  # DVC's own
+    assert not (Path(settings["HOME"]) / ".config/prefect").exists()
+
+
+def test_summary_marks_the_sample_and_has_what_was_promised(repo):
+    summary = json.loads((repo / "reports/summary.json").read_text())
+    assert [model["name"] for model in summary] == ["linear_neuron", "iris_perceptron", "housing_mlp", "fashion_mlp"]
+    for model in summary:
+        assert model["source"] == "sample"
+        assert model["notes"] is None
+        assert set(model["metrics"]) == {"train", "valid", "test"}
+        assert model["seconds"]["total"] >= model["seconds"]["fit"] > 0
+        measured = json.loads((repo / f"artifacts/{model['name']}/metrics.json").read_text())
+        assert (model["params"], model["metrics"]) == (measured["parameters"]["total"], measured["metrics"])
+    assert "Sample data" in (repo / "reports/index.html").read_text()
+
+
+def test_an_experiment_retrains_its_model_alone(run):
+    done = run(*DVC, "exp", "run", "-S", "models.housing_mlp.fit.epochs=2")
+    assert done.returncode == 0, done.stderr
+    assert stages_run(done.stdout) == ["train@housing_mlp", "report"]
+    assert json.loads(Path("artifacts/housing_mlp/metrics.json").read_text())["epochs"] == 2
+
+
+def test_dvc_shows_metrics_and_plots(run):
+    shown = json.loads(run(*DVC, "metrics", "show", "--json").stdout)[""]["data"]
+    assert shown["artifacts/housing_mlp/metrics.json"]["data"]["metrics"]["test"]["rmse"] > 0
+    done = run(*DVC, "plots", "show", "--out", "plots")
+    assert done.returncode == 0, done.stderr
+    assert "housing_mlp, loss on valid" in Path("plots/index.html").read_text()
+
+
+def test_deleted_outputs_come_back_from_the_cache_without_training(run):
+    shutil.rmtree("artifacts/iris_perceptron")
+    assert stages_run(run(*DVC, "repro").stdout) == []
+    assert Path("artifacts/iris_perceptron/metrics.json").exists()
+
+
+def test_a_failing_stage_gets_its_previous_outputs_back(run):
+    before = contents(Path("artifacts/linear_neuron"))
+    edit_params(Path(), models__linear_neuron__compile__learning_rate=1e30, models__linear_neuron__fit__epochs=50)
+    done = run(*DVC, "repro", "-s", "train@linear_neuron")
+    assert done.returncode != 0
+    assert "training diverged" in done.stderr
+    assert "The previous outputs of train@linear_neuron were put back." in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert contents(Path("artifacts/linear_neuron")) == before
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_loses_nothing_and_leaves_no_process(run, repo, settings, sent):
+    before = contents(Path("artifacts/linear_neuron"))
+    logs = set(Path("logs/linear_neuron").iterdir())
+    edit_params(repo, models__linear_neuron__fit__epochs=100_000)
+    own = {key: value for key, value in settings.items() if key != "PREFECT_API_URL"}  # with a server of its own
+    command = [sys.executable, "-m", "flows.train", "linear_neuron"]
+    flow = subprocess.Popen(command, cwd=repo, env=own, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: set(Path("logs/linear_neuron").iterdir()) - logs)
+    family = psutil.Process(flow.pid).children(recursive=True)
+    assert family  # the server
+    flow.send_signal(sent)
+    told = flow.communicate(timeout=60)[1]
+    assert flow.returncode == 130
+    assert told.strip().endswith("error: interrupted; nothing was published.")
+    assert "Traceback" not in told
+    assert contents(Path("artifacts/linear_neuron")) == before
+    assert set(Path("logs/linear_neuron").iterdir()) == logs
+    wait_for(lambda: not any(process.is_running() for process in family))
+
+
+def test_a_killed_flow_leaves_no_server_behind(run, repo, settings):
+    edit_params(repo, models__linear_neuron__fit__epochs=100_000)
+    own = {key: value for key, value in settings.items() if key != "PREFECT_API_URL"}
+    command = [sys.executable, "-m", "flows.train", "linear_neuron"]
+    logs = set(Path("logs/linear_neuron").iterdir())
+    flow = subprocess.Popen(command, cwd=repo, env=own, stderr=subprocess.DEVNULL)
+    wait_for(lambda: set(Path("logs/linear_neuron").iterdir()) - logs)
+    family = psutil.Process(flow.pid).children(recursive=True)
+    flow.kill()
+    flow.wait()
+    wait_for(lambda: not any(process.is_running() for process in family))
+    for left in set(Path("logs/linear_neuron").iterdir()) - logs:
+        shutil.rmtree(left)
+
+
+def test_a_full_disk_is_told_and_loses_nothing(run, repo, settings):
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system (root)")
+    before = contents(Path("data/raw"))
+    script = f"mount -t tmpfs -o size=64k none .staging && exec '{sys.executable}' -m flows.ingest fashion_mnist"
+    done = run("unshare", "--mount", "sh", "-c", script)
+    assert done.returncode == 1
+    assert "error: no space left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert contents(Path("data/raw")) == before
+
+
+def wait_for(condition, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)

@@ -1,0 +1,196 @@
+"""Fit, evaluate, export: what a user would miss if it broke, on the sample."""
+
+import contextlib
+import json
+import math
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import edit_params
+from sklearn.metrics import accuracy_score, root_mean_squared_error
+
+from config import paths
+from config.errors import UserError
+from config.params import load_params
+from datasets import get_dataset
+from datasets.dataset import to_values
+from models.views import columns_needed
+from tasks import evaluate as evaluation
+from tasks.evaluate import evaluate, figures_per_quarter
+from tasks.examples import read_examples, read_schema
+from tasks.export import describe_origin, export, read_statistics, verify_export
+from tasks.files import read_table, write_table
+from tasks.fit import Fitted, fit, write_history
+from tasks.logs import KEPT_RUNS, run_logs
+from tasks.prepare import read_raw
+from tasks.record import Stopwatch
+
+MODELS = ["linear_neuron", "iris_perceptron", "housing_mlp", "fashion_mlp"]
+
+
+def train(name: str, **changes) -> tuple[Fitted, dict]:
+    """Fit model `name` in the current workspace; also return its train and valid examples."""
+    params = load_params().model(name)
+    examples = {split: read_examples(params, split) for split in ("train", "valid")}
+    source = read_schema(params.dataset)["source"]
+    return fit(name, params, 42, **examples, source=source, logs=paths.logs_folder(name) / "run", **changes), examples
+
+
+# Runs in a directory without our code, with nothing but TensorFlow.
+STRANGER = """
+import json, sys
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+dtypes = {"image": tf.uint8}
+row = {name: tf.constant(values, dtypes.get(name, tf.float32)) for name, values in json.load(sys.stdin).items()}
+print(json.dumps({name: value.numpy().tolist() for name, value in model.signatures["serving_default"](**row).items()}))
+"""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_export_answers_raw_rows_as_the_trained_model_does_prepared_ones(prepared, tmp_path, name):
+    fitted, _ = train(name)
+    params = load_params().model(name)
+    schema = read_schema(params.dataset)
+    export(fitted.model, params, read_statistics(params.dataset), describe_origin(schema, 42), tmp_path)
+
+    features = columns_needed(params.inputs, get_dataset(params.dataset).features)
+    test = read_examples(params, "test")
+    for rows in (1, 3):
+        raw = read_raw(get_dataset(params.dataset)).take(test.index[:rows])
+        asked = json.dumps({column: to_values(raw[column]).tolist() for column in features})
+        command = [sys.executable, "-I", "-c", STRANGER, str(tmp_path / "saved_model")]
+        done = subprocess.run(command, input=asked, cwd=tmp_path, capture_output=True, text=True, check=True)
+        answer = json.loads(done.stdout)["output"]
+        np.testing.assert_allclose(answer, fitted.model.predict(test.x[:rows], verbose=0), rtol=1e-5, atol=1e-5)
+
+    assert json.loads((tmp_path / "saved_model/assets.extra/origin.json").read_text())["source"] == "sample"
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    assert restored.name.endswith("_sample")
+    np.testing.assert_array_equal(restored.predict(test.x, verbose=0), fitted.model.predict(test.x, verbose=0))
+    blank = keras.models.clone_model(restored)
+    blank.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(blank.predict(test.x, verbose=0), fitted.model.predict(test.x, verbose=0))
+
+
+def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_path):
+    fitted, examples = train("housing_mlp")
+    params = load_params().model("housing_mlp")
+    wrong = read_statistics("california_housing")
+    wrong["mean"]["MedInc"] += 1
+    export(fitted.model, params, wrong, {}, tmp_path)
+    with pytest.raises(UserError, match="differ"):
+        verify_export(fitted.model, params, examples["valid"], tmp_path)
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(prepared):
+    first, second = (train("housing_mlp")[0] for _ in range(2))
+    for one, other in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert first.history == second.history
+
+
+def test_training_learns(prepared):
+    edit_params(prepared, models__housing_mlp__fit__epochs=5)
+    history = train("housing_mlp")[0].history
+    assert history["loss"][-1] < history["loss"][0] / 2
+
+
+def test_a_diverging_training_stops_with_the_batch_and_the_remedy(prepared):
+    edit_params(prepared, models__linear_neuron__compile__learning_rate=1e30)
+    edit_params(prepared, models__linear_neuron__fit__epochs=50)
+    with pytest.raises(UserError, match=r"linear_neuron_sample: (val_)?loss is (nan|inf).*learning_rate.*1e\+30"):
+        train("linear_neuron")
+
+
+def test_tensorboard_can_read_the_logs_of_a_run(prepared):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train("housing_mlp")
+    for split in ("train", "validation"):
+        events = EventAccumulator(str(prepared / "logs/housing_mlp/run" / split)).Reload()
+        assert "epoch_loss" in events.Tags()["tensors"]
+
+
+def test_history_has_a_row_an_epoch(prepared, tmp_path):
+    edit_params(prepared, models__linear_neuron__fit__epochs=3)
+    fitted = train("linear_neuron")[0]
+    write_history(fitted.history, tmp_path)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["val_loss"].tolist() == pytest.approx(fitted.history["val_loss"])
+
+
+def test_evaluation_equals_scikit_learn_on_the_saved_predictions(prepared):
+    for name, column, figure in (
+        ("housing_mlp", "rmse", root_mean_squared_error),
+        ("fashion_mlp", "accuracy", accuracy_score),
+    ):
+        fitted, examples = train(name)
+        params = load_params().model(name)
+        measured = evaluate(fitted.model, params, read_schema(params.dataset), **examples)
+        predictions = measured.predictions
+        assert measured.metrics["test"][column] == pytest.approx(figure(predictions["true"], predictions["predicted"]))
+        raw = read_raw(get_dataset(params.dataset)).take(predictions["index"].to_numpy())
+        target = to_values(raw[get_dataset(params.dataset).target])
+        np.testing.assert_allclose(predictions["true"], target, rtol=1e-6)
+
+
+def test_probabilities_add_up_to_1_and_the_largest_is_the_prediction(prepared):
+    for name in ("fashion_mlp", "iris_perceptron"):
+        fitted, examples = train(name)
+        params = load_params().model(name)
+        frame = evaluate(fitted.model, params, read_schema(params.dataset), **examples).predictions
+        probabilities = frame.filter(like="probability ").to_numpy()
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+        np.testing.assert_array_equal(probabilities.argmax(axis=1), frame["predicted"])
+
+
+def test_slices_cover_the_test_rows_and_recompose_the_overall_figure():
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0, 5, 1000)
+    frame = pd.DataFrame({"true": true, "predicted": true + rng.normal(size=1000)})
+    slices = figures_per_quarter(frame, "value")
+    assert sum(part["rows"] for part in slices.values()) == 1000
+    squares = sum(part["rmse"] ** 2 * part["rows"] for part in slices.values())
+    assert math.sqrt(squares / 1000) == pytest.approx(root_mean_squared_error(frame["true"], frame["predicted"]))
+    assert figures_per_quarter(frame.head(99), "value") == {}
+
+
+def test_only_evaluate_reads_the_test_split(prepared, monkeypatch):
+    fitted, examples = train("iris_perceptron")
+    (paths.prepared_folder("iris") / "test.parquet").unlink()
+    fitted, examples = train("iris_perceptron")
+    params = load_params().model("iris_perceptron")
+    export(fitted.model, params, read_statistics("iris"), {}, prepared)
+    with pytest.raises(UserError, match=r"test\.parquet not found"):
+        evaluate(fitted.model, params, read_schema("iris"), **examples)
+    reads = []
+    monkeypatch.setattr(evaluation, "read_examples", lambda params, split: reads.append(split) or examples["valid"])
+    evaluate(fitted.model, params, read_schema("iris"), **examples)
+    assert reads == ["test"]
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_a_damaged_prepared_file_is_refused_with_the_stage_that_makes_it(prepared, split):
+    path = paths.prepared_folder("iris") / f"{split}.parquet"
+    write_table(path, read_table(path, "").drop_columns("species"))
+    with pytest.raises(UserError, match=rf"{split}\.parquet: column 'species' is missing.*prepare@iris"):
+        read_examples(load_params().model("iris_perceptron"), split)
+
+
+def test_only_the_latest_logs_are_kept_and_a_failed_runs_are_removed(workspace):
+    for _ in range(KEPT_RUNS + 2):
+        with run_logs("m", Stopwatch().began) as folder:
+            folder.mkdir(parents=True)
+    kept = sorted((workspace / "logs/m").iterdir())
+    assert len(kept) == KEPT_RUNS
+    assert kept[-1].name == folder.name
+    with contextlib.suppress(RuntimeError), run_logs("m", Stopwatch().began) as failed:
+        failed.mkdir()
+        raise RuntimeError
+    assert sorted((workspace / "logs/m").iterdir()) == kept
