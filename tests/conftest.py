@@ -105,12 +105,13 @@ def repo(tmp_path_factory, settings) -> Path:
     folder = make_workspace(tmp_path_factory.mktemp("repo") / "with a space")
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
-    for command in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"]):
+    save = (["git", "add", "."], ["git", "commit", "--quiet", "-m", "a state"])
+    for command in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"], *save):
         subprocess.run(command, cwd=folder, env=settings, check=True)
     done = subprocess.run([*DVC, "repro"], cwd=folder, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (folder / "repro.log").write_text(done.stdout)
-    for command in (["git", "add", "."], ["git", "commit", "--quiet", "-m", "first run"]):
+    for command in save:
         subprocess.run(command, cwd=folder, env=settings, check=True)
     return folder
 
