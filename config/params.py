@@ -13,8 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -54,6 +52,11 @@ def parse_share(value: Any) -> Any:
     return share
 
 
+# NumPy and scikit-learn take seeds of 32 bits.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# Names become file names, stage names, words of a command line, and scopes of a graph.
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[Fraction, BeforeValidator(parse_share)]
 
 
@@ -66,7 +69,7 @@ class Data(Section):
 class Split(Section):
     """How rows are divided. A part that the source itself sets aside keeps its rows, whatever stands here."""
 
-    seed: NonNegativeInt
+    seed: Seed
     test: Share | None = None  # of all rows; None: by the rule of tasks.split.default_share
     valid: Share | None = None  # of the rows that are left after test
     stratify: bool = True  # keep the classes' proportions in every split; regression is never stratified
@@ -83,7 +86,7 @@ class Compile(Section):
     """What `keras.Model.compile` gets."""
 
     optimizer: Literal["sgd", "adam"]
-    learning_rate: PositiveFloat
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     loss: Literal["mean_squared_error", "binary_crossentropy", "sparse_categorical_crossentropy", "half_squared_error"]
 
 
@@ -107,12 +110,12 @@ class ModelParams(Section):
     dataset: str
     task: Literal["regression", "binary", "multiclass"]
     family: str  # the module of models/ that builds it
-    inputs: dict[str, str] = Field(min_length=1)  # name of each input of the network: view of a prepared row
+    inputs: dict[Name, str] = Field(min_length=1)  # name of each input of the network: view of a prepared row
     target: str  # view of a prepared row that is learnt
     build: dict[str, Any] = {}  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
-    probes: dict[str, dict[str, float]] = {}  # label: a row in raw units on which the exported model is shown
+    probes: dict[str, dict[str, Number]] = {}  # label: a row in raw units on which the exported model is shown
 
     @model_validator(mode="after")
     def loss_fits_task(self) -> "ModelParams":
@@ -124,16 +127,16 @@ class ModelParams(Section):
         return self
 
 
-Figures = dict[Literal["train", "valid", "test", "probes"], dict[str, float]]
+Figures = dict[Literal["train", "valid", "test", "probes"], dict[str, Number]]
 
 
 class Params(Section):
     """The whole of `params.yaml`."""
 
-    seed: NonNegativeInt
+    seed: Seed
     data: Data
-    datasets: dict[str, DatasetParams]
-    models: dict[str, ModelParams]
+    datasets: dict[Name, DatasetParams]
+    models: dict[Name, ModelParams]
     notes: dict[str, Figures] = {}  # what the lecture notes print for a model, shown beside our figures
 
     @model_validator(mode="after")
@@ -166,13 +169,13 @@ def load_params(path: Path = paths.PARAMS) -> Params:
         values = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
         raise UserError(f"{path} not found in {Path.cwd()}: run this from the root of the project.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
     except YAMLError as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = f" line {mark.line + 1}" if mark else ""
         problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
         raise UserError(f"{path}{line}: not valid YAML ({problem}).") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
     try:
         return Params.model_validate(values)
     except ValidationError as error:

@@ -32,7 +32,10 @@ SAMPLE_ROWS = 2_000
 def fetch() -> pa.Table:
     from sklearn.datasets import fetch_california_housing, get_data_home
 
-    cached = Path(get_data_home(), PICKLE)
+    try:
+        cached = Path(get_data_home(), PICKLE)
+    except OSError as error:
+        raise UserError(f"california_housing: the folder of {CACHE} cannot be used: {error}.") from error
     try:
         housing = fetch_california_housing(n_retries=1)
     except Exception as error:

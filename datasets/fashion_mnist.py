@@ -15,6 +15,7 @@ import os
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 import pyarrow as pa
@@ -48,17 +49,19 @@ def fetch() -> pa.Table:
 
         tf.config.list_physical_devices()  # prints too
 
-    builder = tfds.builder(f"fashion_mnist:{VERSION}")
+    try:
+        builder = tfds.builder(f"fashion_mnist:{VERSION}")
+    except Exception as error:  # the loader reads its cache's descriptions here, and they may hold anything
+        folder = os.environ.get(CACHE) or "~/tensorflow_datasets"
+        raise damaged(f"{folder}/fashion_mnist/{VERSION}", error) from error
     if not builder.is_prepared():
         check_reachable(builder)
     try:
         splits = tfds.load(f"fashion_mnist:{VERSION}", split=["train", "test"], batch_size=-1)
-    except OSError as error:
-        if builder.is_prepared():
-            raise damaged(builder, error) from error
-        raise unreachable(builder, error) from error
-    except (tf.errors.OpError, ValueError, AssertionError) as error:
-        raise damaged(builder, error) from error
+    except Exception as error:
+        if isinstance(error, OSError | tfds.download.DownloadError) and not builder.is_prepared():
+            raise unreachable(builder, error) from error
+        raise damaged(builder.data_dir, error) from error
     train, test = tfds.as_numpy(splits)
     return to_table(
         np.concatenate([train["image"], test["image"]])[..., 0],  # [rows, 28, 28, 1] -> [rows, 28, 28]
@@ -74,6 +77,8 @@ def to_table(image: np.ndarray, label: np.ndarray, split: np.ndarray) -> pa.Tabl
 
 def check_reachable(builder) -> None:
     """Raise at once where there is no network: the loader itself would go on trying for minutes."""
+    if getproxies():
+        return  # the proxy knows the way, and a direct connection may not
     address = urlsplit(builder.URL)
     try:
         socket.create_connection((address.hostname, address.port or 80), timeout=10).close()
@@ -90,10 +95,11 @@ def unreachable(builder, error: Exception) -> SourceUnreachableError:
     )
 
 
-def damaged(builder, error: Exception) -> UserError:
+def damaged(folder: str, error: Exception) -> UserError:
+    first_line = next(iter(str(error).splitlines()), "")
     return UserError(
-        f"fashion_mnist: the cache {builder.data_dir} is damaged ({type(error).__name__}: "
-        f"{str(error).splitlines()[0]}). Delete that folder and run again; it is then fetched anew."
+        f"fashion_mnist: the cache {folder} is damaged ({type(error).__name__}: {first_line}). "
+        "Delete that folder and run again; it is then fetched anew."
     )
 
 

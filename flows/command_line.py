@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from prefect import Flow
@@ -31,22 +33,32 @@ def run(flow: Flow) -> NoReturn:
         os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, interrupt)
     tell_errors_once()
-    code, message = 0, None
-    try:
+    with telling_mistakes():
         check_names(arguments)
         with prefect_server() as address, temporary_settings({PREFECT_API_URL: address}):
             flow(**arguments)
+    sys.exit(0)
+
+
+@contextmanager
+def telling_mistakes() -> Iterator[None]:
+    """Exit with one message where the block raises what the user can mend; put a stage's outputs back in any case."""
+    try:
+        yield
     except UserError as error:
-        code, message = 1, str(error)
+        end(1, str(error))
     except KeyboardInterrupt:
-        code, message = 130, "interrupted; nothing was published."
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        code, message = 1, f"no space left on the disk: {error}. Free some space and run again."
-    if message:
-        restored = restore_outputs()
-        print(f"error: {message}{restored}", file=sys.stderr, flush=True)
+        end(130, "interrupted; nothing was published.")
+    except Exception as error:
+        if is_disk_full(error):
+            end(1, f"no space left on the disk: {last_line(error)}. Free some space and run again.")
+        restore_outputs()
+        raise
+
+
+def end(code: int, message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    restore_outputs()
     sys.exit(code)
 
 
@@ -100,22 +112,36 @@ def first_sentence(error: UserError) -> str:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and (error.errno == errno.ENOSPC or "No space left on device" in str(error))
+    """Tell whether `error` comes from a full disk; TensorFlow, HDF5 and Arrow have exceptions of their own for it."""
+    while error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
-def restore_outputs() -> str:
-    """Put back the outputs that DVC removed before it ran this stage; return a sentence to that effect.
+def last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+def restore_outputs() -> None:
+    """Put back the outputs that DVC removed before it ran this stage.
 
     DVC removes a stage's outputs and then runs its command; when the command fails they stay removed,
     though DVC's cache still holds them. Outside DVC nothing was removed, as outputs are replaced whole.
     """
     stage = os.environ.get("DVC_STAGE")
     if not stage:
-        return ""
+        return
     from tasks.restore import restore
 
-    restored = restore(stage)
-    return f"\nThe previous outputs of {stage} were put back." if restored else ""
+    try:
+        restored = restore(stage)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not hide why the stage failed
+        print(f"The previous outputs of {stage} could not be put back: {last_line(error)}", file=sys.stderr)
+        return
+    if restored:
+        print(f"Put back as they were: {', '.join(restored)}.", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from config import paths
 from config.params import load_params
+from flows.command_line import telling_mistakes
 
 DEMO = Path("demo")
 CODE = ("config", "datasets", "flows", "models", "tasks")
@@ -33,7 +34,12 @@ def copy_workspace(folder: Path) -> None:
 
 
 def main() -> int:
-    load_params()
+    with telling_mistakes():
+        load_params()
+        return run_demo()
+
+
+def run_demo() -> int:
     DEMO.mkdir(exist_ok=True)
     copy_workspace(DEMO)
     dvc = [sys.executable, "-m", "dvc"]

@@ -7,7 +7,8 @@ from config.params import load_params
 from datasets import get_dataset
 from flows.command_line import run
 from tasks.files import staged_folder
-from tasks.prepare import prepare_task, read_provenance_task, read_raw_task, write_prepared_task
+from tasks.prepare import prepare_task, write_prepared_task
+from tasks.raw import read_provenance_task, read_raw_task
 
 
 @flow(name="prepare", flow_run_name="prepare-{dataset}")
@@ -15,8 +16,8 @@ def prepare(dataset: str) -> None:
     """Split and normalise the raw rows of `dataset`, a name of params.yaml."""
     params = load_params().dataset(dataset)
     chosen = get_dataset(dataset)
-    table = read_raw_task(chosen)
     provenance = read_provenance_task(chosen)
+    table = read_raw_task(chosen, provenance["sha256"])
     prepared = prepare_task(chosen, params, table, provenance)
     with staged_folder(paths.prepared_folder(dataset)) as folder:
         write_prepared_task(prepared, folder)

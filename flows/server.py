@@ -25,6 +25,7 @@ from filelock import FileLock
 from config.errors import UserError
 
 START_SECONDS = 120
+CONFIGURED_SECONDS = 10
 
 
 @contextmanager
@@ -33,6 +34,11 @@ def prefect_server() -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
     if configured := PREFECT_API_URL.value():
+        if not answers(configured, CONFIGURED_SECONDS):
+            raise UserError(
+                f"no Prefect server answers at PREFECT_API_URL ({configured}). Start it, or unset PREFECT_API_URL to "
+                "have a private server for this run."
+            )
         yield configured
         return
     bring_loopback_up()
@@ -85,17 +91,18 @@ def start_keeper(owner: psutil.Process, record: Path) -> subprocess.Popen:
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the run; the server follows it
         )
-    if not answers(address, keeper):
-        keeper.kill()
+    if not answers(address, START_SECONDS, keeper):
+        stop(keeper)
         raise UserError(f"the Prefect server did not start; {log_path} says:\n{log_path.read_text()[-2000:]}")
     record.write_text(address)
     return keeper
 
 
-def answers(address: str, keeper: subprocess.Popen) -> bool:
-    deadline = time.monotonic() + START_SECONDS
+def answers(address: str, seconds: float, keeper: subprocess.Popen | None = None) -> bool:
+    """Tell whether the API answers within `seconds`; give up at once when its keeper has ended."""
+    deadline = time.monotonic() + seconds
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    while time.monotonic() < deadline and keeper.poll() is None:
+    while time.monotonic() < deadline and (keeper is None or keeper.poll() is None):
         try:
             with direct.open(f"{address}/health", timeout=5):
                 return True

@@ -25,8 +25,10 @@ def train(model: str) -> None:
     from tasks.files import staged_folder
     from tasks.fit import fit_task
     from tasks.logs import run_logs
+    from tasks.recipe import check_recipe_task
     from tasks.record import Stopwatch, metrics, run_facts, write_record_task
 
+    check_recipe_task(model, recipe)
     watch = Stopwatch()
     with staged_folder(paths.artifacts_folder(model)) as folder, run_logs(model, watch.began) as logs:
         schema = read_schema_task(recipe.dataset)
@@ -36,7 +38,7 @@ def train(model: str) -> None:
         fitted = fit_task(model, recipe, params.seed, **examples, source=schema["source"], logs=logs)
         watch.lap("fit")
         export_task(fitted.model, recipe, statistics, describe_origin(schema, params.seed), folder)
-        probes = verify_export_task(fitted.model, recipe, examples["valid"], folder)
+        probes = verify_export_task(fitted.model, recipe, examples["valid"], schema["raw_sha256"], folder)
         watch.lap("export")
         evaluation = evaluate_task(fitted.model, recipe, schema, **examples)
         watch.lap("evaluate")

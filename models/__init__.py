@@ -11,6 +11,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 import keras
+from pydantic import ConfigDict, ValidationError, validate_call
 
 from config.errors import UserError, unknown_name
 
@@ -23,8 +24,11 @@ def family_names() -> list[str]:
     return sorted(module.name for module in iter_modules(__path__) if module.name not in NOT_FAMILIES)
 
 
-def build_model(family: str, inputs: Shapes, name: str, arguments: dict[str, Any]) -> keras.Model:
-    """Build model `name` of `family`, uncompiled; raises UserError for an unknown family or argument."""
+def build_model(family: str, inputs: Shapes, name: str, arguments: dict[str, Any], source: str = "real") -> keras.Model:
+    """Build model `name` of `family`, uncompiled; a source other than "real" stands in the network's own name.
+
+    Raises UserError for an unknown family and for an argument that its `build` does not take.
+    """
     if family not in family_names():
         raise unknown_name("family", family, family_names(), f"models.{name}.family, the files of models/")
     build = import_module(f"models.{family}").build
@@ -33,12 +37,18 @@ def build_model(family: str, inputs: Shapes, name: str, arguments: dict[str, Any
         if argument not in valid:
             raise unknown_name(f"parameter models.{name}.build", argument, valid, "Valid here")
     try:
-        return build(inputs, name, **arguments)
+        typed_build = validate_call(config=ConfigDict(strict=True))(build)
+        return typed_build(inputs, name if source == "real" else f"{name}_{source}", **arguments)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise UserError(f"params.yaml: models.{name}.build: {'; '.join(faults)}.") from None
     except (TypeError, ValueError) as error:
-        given = ", ".join(f"{key}: {value!r}" for key, value in arguments.items())
-        raise UserError(
-            f"params.yaml: models.{name}.build ({given}) does not fit family {family!r}: {error}"
-        ) from error
+        raise UserError(f"params.yaml: models.{name}.build does not fit family {family!r}: {error}") from error
+
+
+def network_input(inputs: dict[str, Any]) -> Any:
+    """Return what Keras takes: the value itself where there is one input, else the values by name."""
+    return next(iter(inputs.values())) if len(inputs) == 1 else inputs
 
 
 def adapt_normalization(model: keras.Model, inputs: dict[str, Any]) -> None:

@@ -30,12 +30,14 @@ def heaviside(z):
 class ThresholdUnit(keras.layers.Layer):
     """step(w x + b): [batch, features] -> [batch, 1] of 0.0 and 1.0; weights start at zero."""
 
+    activation = staticmethod(heaviside)
+
     def build(self, input_shape):
         self.kernel = self.add_weight(shape=(input_shape[-1], 1), initializer="zeros", name="kernel")
         self.bias = self.add_weight(shape=(1,), initializer="zeros", name="bias")
 
     def call(self, inputs):
-        return heaviside(ops.matmul(inputs, self.kernel) + self.bias)
+        return self.activation(ops.matmul(inputs, self.kernel) + self.bias)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], 1)

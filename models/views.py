@@ -27,10 +27,15 @@ class InputView:
 
 @dataclass(frozen=True)
 class TargetView:
-    """`compute` turns the prepared target, a NumPy array [rows], into what the loss gets."""
+    """`compute` turns the prepared target, a NumPy array [rows], into what the loss gets.
 
+    `task` is what a model of it does: "regression", "binary" or "multiclass".
+    """
+
+    task: str
     compute: Callable[[np.ndarray], np.ndarray]
     class_names: tuple[str, ...] | None = None  # None: the data set's own, or a quantity
+    dataset: str | None = None  # the only one that it is for; None: any whose target is of that kind
 
 
 def side_by_side(columns: Sequence[Any]) -> Any:
@@ -52,9 +57,9 @@ INPUT_VIEWS = {
 }
 
 TARGET_VIEWS = {
-    "value": TargetView(as_column),
-    "class": TargetView(lambda target: target),
-    "is_setosa": TargetView(lambda target: as_column(target == 0), ("not setosa", "setosa")),
+    "value": TargetView("regression", as_column),
+    "class": TargetView("multiclass", lambda target: target),
+    "is_setosa": TargetView("binary", lambda target: as_column(target == 0), ("not setosa", "setosa"), "iris"),
 }
 
 

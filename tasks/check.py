@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from config.errors import UserError
-from datasets.dataset import to_values
+from datasets.dataset import Dataset, to_values
 
 
 def check_table(path: Path, table: pa.Table, schema: pa.Schema, produced_by: str) -> None:
@@ -30,6 +30,15 @@ def check_table(path: Path, table: pa.Table, schema: pa.Schema, produced_by: str
         bad = column.null_count or not_finite(column)
         if bad:
             raise UserError(f"{path}: column {name!r} has {bad} missing or non-finite values. {remedy}")
+
+
+def check_classes(path: Path, dataset: Dataset, target: np.ndarray, produced_by: str) -> None:
+    """Raise UserError unless every target is the number of a class, where the data set has classes."""
+    if dataset.class_names and not np.isin(target, np.arange(len(dataset.class_names))).all():
+        raise UserError(
+            f"{path}: column {dataset.target!r} holds {target.min()} to {target.max()}, expected 0 to "
+            f"{len(dataset.class_names) - 1}. Run `dvc repro --force {produced_by}`."
+        )
 
 
 def not_finite(column: pa.ChunkedArray) -> int:

@@ -9,8 +9,9 @@ from config import paths
 from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import to_values
+from models import network_input
 from models.views import columns_needed, compute_inputs, get_target_view
-from tasks.check import check_table
+from tasks.check import check_classes, check_table
 from tasks.files import read_json, read_table
 from tasks.prepare import INDEX, prepared_schema
 
@@ -25,8 +26,8 @@ class Examples:
 
     @property
     def x(self) -> np.ndarray | dict[str, np.ndarray]:
-        """What Keras takes: the array itself where there is one input, else the arrays by name."""
-        return next(iter(self.inputs.values())) if len(self.inputs) == 1 else self.inputs
+        """What Keras takes."""
+        return network_input(self.inputs)
 
 
 def read_schema(dataset: str) -> dict:
@@ -47,8 +48,10 @@ def read_examples(params: ModelParams, split: str) -> Examples:
     table = read_table(path, stage)
     check_table(path, table, prepared_schema(dataset), stage)
     columns = {name: to_values(table[name]) for name in needed}
+    labels = to_values(table[dataset.target])
+    check_classes(path, dataset, labels, stage)
     inputs = compute_inputs(params.inputs, columns, dataset.features)
-    target = get_target_view(params.target).compute(to_values(table[dataset.target]))
+    target = get_target_view(params.target).compute(labels)
     return Examples({name: np.asarray(values) for name, values in inputs.items()}, target, to_values(table[INDEX]))
 
 

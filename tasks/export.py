@@ -4,7 +4,9 @@ The SavedModel's graph is: raw columns -> normalisation -> views -> network. Its
 the raw columns and a free batch size; it needs nothing but TensorFlow to run.
 """
 
+import errno
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,12 +21,12 @@ from config.errors import UserError
 from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import to_values
-from models import named_outputs
+from models import named_outputs, network_input
 from models.views import columns_needed, compute_inputs
 from tasks.examples import Examples
 from tasks.files import read_json, write_json
 from tasks.normalize import normalize
-from tasks.prepare import read_raw
+from tasks.raw import read_raw
 
 # Largest difference, relative to the largest output, between the trained model and its loaded export.
 TOLERANCE = 1e-5
@@ -47,7 +49,7 @@ def serving_model(model: keras.Model, params: ModelParams, statistics: dict) -> 
         raw[name] = keras.Input(shape, dtype=dtype, name=name)
         columns[name] = normalize(name, keras.ops.cast(raw[name], "float32"), statistics)
     inputs = compute_inputs(params.inputs, columns, dataset.features)
-    outputs = model(inputs if len(inputs) > 1 else next(iter(inputs.values())))
+    outputs = model(network_input(inputs))
     return keras.Model(raw, named_outputs(outputs), name=model.name)
 
 
@@ -64,25 +66,26 @@ def export(model: keras.Model, params: ModelParams, statistics: dict, facts: dic
     write_json(extra / "origin.json", facts)
 
 
-def verify_export(model: keras.Model, params: ModelParams, valid: Examples, folder: Path) -> dict[str, float]:
+def verify_export(
+    model: keras.Model, params: ModelParams, valid: Examples, raw_sha256: str, folder: Path
+) -> dict[str, float]:
     """Load `folder/saved_model` in a process without our code, compare it with `model`, and ask it the probes.
 
     The loaded model gets rows of the valid split in raw units, `model` the same rows prepared.
+    raw_sha256: of the raw rows that the prepared ones were made of.
     Returns its answer to each row of `params.probes` (first output, last class).
-    Raises UserError when an output differs by more than TOLERANCE, or when a probe's columns are not
-    those that the export takes.
+    Raises UserError when an output differs by more than TOLERANCE.
     """
     dataset = get_dataset(params.dataset)
     names = columns_needed(params.inputs, dataset.features)
-    check_probes(params, names)
-    compared = read_raw(dataset).take(valid.index[:COMPARED_ROWS])
+    compared = read_raw(dataset, raw_sha256).take(valid.index[:COMPARED_ROWS])
     columns = {name: to_values(compared[name]) for name in names}
     rows = compared.num_rows
     for probe in params.probes.values():
         columns = {name: np.append(values, probe[name]) for name, values in columns.items()}
     loaded = run_saved_model(folder / "saved_model", columns)
     first = {name: values[:rows] for name, values in valid.inputs.items()}
-    expected = model.predict(first if len(first) > 1 else first.popitem()[1], verbose=0)
+    expected = model.predict(network_input(first), verbose=0)
     for name, values in named_outputs(expected).items():
         difference = np.abs(loaded[name][:rows] - values).max() / max(1.0, np.abs(values).max())
         if not difference <= TOLERANCE:
@@ -93,14 +96,6 @@ def verify_export(model: keras.Model, params: ModelParams, valid: Examples, fold
         logger.info("%s: loaded in a fresh process, the SavedModel differs by %.1g", model.name, difference)
     answers = loaded[next(iter(named_outputs(expected)))][rows:]
     return {label: float(answer[-1]) for label, answer in zip(params.probes, answers, strict=True)}
-
-
-def check_probes(params: ModelParams, names: list[str]) -> None:
-    for label, row in params.probes.items():
-        if sorted(row) != sorted(names):
-            raise UserError(
-                f"params.yaml: probe {label!r} gives {', '.join(row)}; the exported model takes {', '.join(names)}."
-            )
 
 
 # Runs with -I: no path of this project, no environment; TensorFlow and NumPy are all it imports.
@@ -128,6 +123,8 @@ def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[s
         command = [sys.executable, "-I", "-c", LOADER, str(saved_model.resolve()), str(given), str(returned)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
+            if os.strerror(errno.ENOSPC) in done.stderr:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
             raise UserError(f"{saved_model} does not load in a fresh process:\n{done.stderr.strip()[-2000:]}")
         with np.load(returned) as outputs:
             return dict(outputs)

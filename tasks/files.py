@@ -27,9 +27,12 @@ def staged_folder(destination: Path) -> Iterator[Path]:
         new.mkdir()
         yield new
         destination.parent.mkdir(parents=True, exist_ok=True)
-        if destination.exists():
-            destination.replace(old)
-        new.replace(destination)
+        try:
+            if destination.exists():
+                destination.replace(old)
+            new.replace(destination)
+        finally:
+            put_back(old, destination)
 
 
 @contextmanager
@@ -52,7 +55,8 @@ def staging(destination: Path) -> Iterator[Path]:
     paths.STAGING.mkdir(exist_ok=True)
     try:
         with FileLock(paths.STAGING / f"{slug}.lock", timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
+            put_back(folder / "old", destination)  # where a process was killed between the two renames
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             try:
                 yield folder
@@ -64,18 +68,27 @@ def staging(destination: Path) -> Iterator[Path]:
         ) from None
 
 
+def put_back(old: Path, destination: Path) -> None:
+    """Move `old` back to `destination` where nothing has taken its place."""
+    if old.exists() and not destination.exists():
+        old.replace(destination)
+
+
 def write_json(path: Path, values: Any) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, produced_by: str) -> Any:
+def read_json(path: Path, produced_by: str) -> dict[str, Any]:
     """Read `path`; raises UserError that names the stage to run when it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise missing(path, produced_by) from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). Run `dvc repro --force {produced_by}`.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no JSON object. Run `dvc repro --force {produced_by}`.")
+    return values
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -88,7 +101,7 @@ def read_table(path: Path, produced_by: str) -> pa.Table:
         return pq.ParquetFile(path, memory_map=True).read()
     except FileNotFoundError:
         raise missing(path, produced_by) from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise UserError(
             f"{path} is not a readable Parquet file ({error}). Run `dvc repro --force {produced_by}`."
         ) from None

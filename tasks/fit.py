@@ -10,11 +10,13 @@ from pathlib import Path
 import keras
 from prefect import task
 
+from config import paths
 from config.errors import UserError
 from config.params import ModelParams
 from models import adapt_normalization, build_model
 from models.losses import get_loss
 from tasks.examples import Examples
+from tasks.recipe import check_network
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,11 @@ class ProgressLog(keras.callbacks.Callback):
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Ends training with a UserError as soon as a loss is NaN or infinite."""
+    """Ends the training of model `name` with a UserError as soon as a loss is NaN or infinite."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
 
     def on_batch_end(self, batch, logs=None):
         self.check("loss", logs, f"batch {batch + 1}")
@@ -57,12 +63,13 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.check("val_loss", logs, f"epoch {epoch + 1}")
 
-    def check(self, name, logs, when):
-        value = (logs or {}).get(name)
+    def check(self, figure, logs, when):
+        value = (logs or {}).get(figure)
         if value is not None and not math.isfinite(value):
+            rate = float(self.model.optimizer.learning_rate)
             raise UserError(
-                f"{self.model.name}: {name} is {value} after {when}; training diverged. Lower compile.learning_rate "
-                f"of this model in params.yaml (now {float(self.model.optimizer.learning_rate):g})."
+                f"{self.name}: {figure} is {value} after {when}; training diverged. Lower "
+                f"models.{self.name}.compile.learning_rate in {paths.PARAMS} (now {rate:g})."
             )
 
 
@@ -82,7 +89,8 @@ def fit(name: str, params: ModelParams, seed: int, train: Examples, valid: Examp
     """
     keras.utils.set_random_seed(seed)
     shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
-    model = build_model(params.family, shapes, name if source == "real" else f"{name}_{source}", params.build)
+    model = build_model(params.family, shapes, name, params.build, source)
+    check_network(name, model, params)
     adapt_normalization(model, train.inputs)
     optimizer = keras.optimizers.get(
         {"class_name": params.compile.optimizer, "config": {"learning_rate": params.compile.learning_rate}}
@@ -96,7 +104,7 @@ def fit(name: str, params: ModelParams, seed: int, train: Examples, valid: Examp
         epochs=params.fit.epochs,
         validation_data=(valid.x, valid.target),
         verbose=0,
-        callbacks=[StopOnNonFiniteLoss(), ProgressLog(), keras.callbacks.TensorBoard(log_dir=str(logs))],
+        callbacks=[StopOnNonFiniteLoss(name), ProgressLog(), keras.callbacks.TensorBoard(log_dir=str(logs))],
     )
     return Fitted(model, history.history)
 

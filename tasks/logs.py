@@ -27,5 +27,6 @@ def run_logs(model: str, began: datetime) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    for old in sorted(paths.logs_folder(model).iterdir())[:-KEPT_RUNS]:
-        shutil.rmtree(old)
+    runs = sorted(entry for entry in paths.logs_folder(model).iterdir() if entry.is_dir())
+    for old in runs[:-KEPT_RUNS]:
+        shutil.rmtree(old, ignore_errors=True)

@@ -16,8 +16,8 @@ from config import paths
 from config.errors import UserError
 from config.params import DatasetParams
 from datasets.dataset import SPLIT_COLUMN, Dataset, image_type, to_column, to_values
-from tasks.check import check_table
-from tasks.files import read_json, read_table, write_json, write_table
+from tasks.check import check_classes
+from tasks.files import write_json, write_table
 from tasks.normalize import Statistics, normalize, train_statistics
 from tasks.split import split_rows
 
@@ -46,27 +46,17 @@ def prepared_schema(dataset: Dataset) -> pa.Schema:
     return pa.schema(fields)
 
 
-def read_raw(dataset: Dataset) -> pa.Table:
-    """Read the raw table; raises UserError when it is not as `ingest` wrote it."""
-    path, stage = paths.raw_table(dataset.name), f"ingest@{dataset.name}"
-    table = read_table(path, stage)
-    check_table(path, table, dataset.schema, stage)
-    return table
-
-
-def read_provenance(dataset: Dataset) -> dict:
-    """Read what `ingest` says of the raw table."""
-    return read_json(paths.raw_provenance(dataset.name), f"ingest@{dataset.name}")
-
-
 def prepare(dataset: Dataset, params: DatasetParams, table: pa.Table, provenance: dict) -> Prepared:
     """Split and normalise `table`. Raises UserError when a split would be empty or a class is unknown."""
     raw = {name: to_values(table[name]) for name in (*dataset.features, dataset.target)}
     target = raw.pop(dataset.target)
-    check_classes(dataset, target)
+    check_classes(paths.raw_table(dataset.name), dataset, target, f"ingest@{dataset.name}")
     given = to_values(table[SPLIT_COLUMN]).astype("U") if SPLIT_COLUMN in table.column_names else None
     labels = target if dataset.class_names and params.split.stratify else None
-    rows = split_rows(given, labels, table.num_rows, params.split)
+    try:
+        rows = split_rows(given, labels, table.num_rows, params.split)
+    except UserError as error:
+        raise UserError(f"{paths.PARAMS}: datasets.{dataset.name}.{error}") from None
     check_not_empty(dataset, rows)
 
     statistics = train_statistics(params.normalization, {name: raw[name][rows["train"]] for name in raw})
@@ -90,14 +80,6 @@ def prepare(dataset: Dataset, params: DatasetParams, table: pa.Table, provenance
         "duplicates": count_duplicates(list(raw.values()), rows),
     }
     return Prepared(tables, statistics, facts)
-
-
-def check_classes(dataset: Dataset, target: np.ndarray) -> None:
-    if dataset.class_names and not np.isin(target, np.arange(len(dataset.class_names))).all():
-        raise UserError(
-            f"{paths.raw_table(dataset.name)}: column {dataset.target!r} holds {target.min()} to {target.max()}, "
-            f"expected 0 to {len(dataset.class_names) - 1}. Run `dvc repro --force ingest@{dataset.name}`."
-        )
 
 
 def check_not_empty(dataset: Dataset, rows: dict[str, np.ndarray]) -> None:
@@ -130,7 +112,5 @@ def write_prepared(prepared: Prepared, folder: Path) -> None:
     logger.info("%s: %s rows", prepared.schema["dataset"], prepared.schema["rows"])
 
 
-read_raw_task = task(read_raw)
-read_provenance_task = task(read_provenance)
 prepare_task = task(prepare)
 write_prepared_task = task(write_prepared)

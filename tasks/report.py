@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prefect import task
 
@@ -15,9 +15,10 @@ from config import paths
 from config.errors import UserError
 from config.params import Params
 from datasets import get_dataset
-from datasets.dataset import to_values
+from datasets.dataset import Dataset, to_values
 from tasks import charts
 from tasks.files import missing, read_json, write_json
+from tasks.raw import read_provenance, read_raw
 
 # The figure that stands for a model, by task; and whether more of it is better.
 MAIN_FIGURE = {"regression": ("rmse", False), "binary": ("accuracy", True), "multiclass": ("accuracy", True)}
@@ -65,8 +66,8 @@ def comparable_notes(params: Params, name: str, read: dict) -> dict | None:
     return params.notes.get(name) if read["metrics"]["source"] == "real" else None
 
 
-def describe(name: str, read: dict, notes: dict | None) -> dict[str, Any]:
-    """Return what the page shows of one model."""
+def describe(name: str, read: dict, notes: dict | None, table: pa.Table) -> dict[str, Any]:
+    """Return what the page shows of one model. read: of `read_artifacts`. table: its data set's raw rows."""
     metrics, predictions, history = read["metrics"], read["predictions"], read["history"]
     dataset = get_dataset(metrics["dataset"])
     figure, more_is_better = MAIN_FIGURE[metrics["task"]]
@@ -94,7 +95,7 @@ def describe(name: str, read: dict, notes: dict | None) -> dict[str, Any]:
         "scatter": charts.predicted_against_true(predictions, unit) if regression else None,
         "residuals": charts.residuals(predictions, unit) if regression else None,
         "confusion": confusion(predictions, names) if names else None,
-        "examples": examples(dataset, predictions.head(EXAMPLES), names),
+        "examples": examples(dataset, table, predictions.head(EXAMPLES), names),
     }
 
 
@@ -104,7 +105,7 @@ def verdict(metrics: dict, notes: dict, figure: str, more_is_better: bool) -> di
         if figure in notes.get(split, {}):
             ours, theirs = metrics[split][figure], notes[split][figure]
             gain = ours - theirs if more_is_better else theirs - ours
-            return {"split": split, "ours": ours, "notes": theirs, "difference": ours - theirs, "reached": gain >= 0}
+            return {"split": split, "notes": theirs, "difference": ours - theirs, "reached": gain >= 0}
     return None
 
 
@@ -118,13 +119,12 @@ def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict]:
     ]
 
 
-def examples(dataset, predictions: pd.DataFrame, names: list[str]) -> list[dict]:
-    """Return the given test rows in raw units, with the truth, the prediction and the likeliest classes."""
-    path = paths.raw_table(dataset.name)
-    try:
-        raw = pq.read_table(path, columns=list(dataset.features)).take(predictions["index"].to_numpy())
-    except (FileNotFoundError, OSError) as error:
-        raise UserError(f"{path}: {error}. Run `dvc repro ingest@{dataset.name}`.") from None
+def examples(dataset: Dataset, table: pa.Table, predictions: pd.DataFrame, names: list[str]) -> list[dict]:
+    """Return the given test rows in raw units, with the truth, the prediction and the likeliest classes.
+
+    table: the raw rows that the predictions' `index` counts.
+    """
+    raw = table.take(predictions["index"].to_numpy())
     columns = {name: to_values(raw[name]) for name in dataset.features}
     shown = []
     for number, row in enumerate(predictions.to_dict("records")):
@@ -154,7 +154,7 @@ def to_png(pixels: np.ndarray) -> str:
 
 
 def number(value: float) -> str:
-    """Format a figure with four significant digits, a count with separators."""
+    """Format a figure with four decimals, or two digits where it is smaller; a count with separators."""
     if isinstance(value, int):
         return f"{value:,}"
     magnitude = abs(value)
@@ -164,7 +164,8 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def render(models: list[dict], sources: list[dict]) -> str:
@@ -180,9 +181,13 @@ def render(models: list[dict], sources: list[dict]) -> str:
 def report(params: Params, folder: Path) -> None:
     """Write `index.html` and `summary.json` of all models of `params` into `folder`."""
     artifacts = {name: read_artifacts(name) for name in params.models}
-    models = [describe(name, read, comparable_notes(params, name, read)) for name, read in artifacts.items()]
-    used = dict.fromkeys(model.dataset for model in params.models.values())
-    sources = [read_json(paths.raw_provenance(name), f"ingest@{name}") for name in used]
+    used = {read["metrics"]["dataset"]: read["metrics"]["raw_sha256"] for read in artifacts.values()}
+    tables = {name: read_raw(get_dataset(name), sha256) for name, sha256 in used.items()}
+    sources = [read_provenance(get_dataset(name)) for name in used]
+    models = [
+        describe(name, read, comparable_notes(params, name, read), tables[read["metrics"]["dataset"]])
+        for name, read in artifacts.items()
+    ]
     write_json(folder / "summary.json", summarize(params, artifacts))
     (folder / "index.html").write_text(render(models, sources), encoding="utf-8")
 

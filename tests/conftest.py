@@ -60,8 +60,8 @@ def prepared(workspace: Path) -> Path:
     from config import paths
     from config.params import load_params
     from datasets import get_dataset
-    from tasks.ingest import fetch, write_raw
-    from tasks.prepare import prepare, read_provenance, read_raw, write_prepared
+    from tasks.ingest import fetch, provenance, write_raw
+    from tasks.prepare import prepare, write_prepared
 
     params = load_params()
     paths.RAW.mkdir(parents=True)
@@ -69,7 +69,8 @@ def prepared(workspace: Path) -> Path:
         dataset = get_dataset(name)
         write_raw(dataset, "sample", fetch(dataset, "sample"), paths.RAW)
         paths.prepared_folder(name).mkdir(parents=True)
-        made = prepare(dataset, params.dataset(name), read_raw(dataset), read_provenance(dataset))
+        raw = fetch(dataset, "sample")
+        made = prepare(dataset, params.dataset(name), raw, provenance(dataset, "sample", raw))
         write_prepared(made, paths.prepared_folder(name))
     return workspace
 

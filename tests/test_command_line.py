@@ -26,6 +26,12 @@ def test_a_mistake_gets_one_message_and_exit_code_1(run_flow, words, told):
     assert "Traceback" not in done.stderr + done.stdout
 
 
+def test_a_server_that_does_not_answer_is_named(run_flow, monkeypatch):
+    done = run_flow("ingest", "line", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no Prefect server answers at PREFECT_API_URL (http://127.0.0.1:9/api).")
+
+
 def test_a_faulty_parameter_stops_every_flow_before_it_starts(workspace, run_flow):
     edit_params(workspace, models__housing_mlp__fit__epochs=-3)
     done = run_flow("ingest", "line")

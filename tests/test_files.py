@@ -62,6 +62,30 @@ def test_after_a_kill_the_previous_folder_is_there_and_the_next_run_succeeds():
     assert Path("artifacts/m/file").read_text() == "after"
 
 
+def test_an_interrupt_between_the_two_renames_puts_the_previous_folder_back(monkeypatch):
+    publish("before")
+    rename = Path.replace
+
+    def interrupted(self, target):
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Path, "replace", interrupted)
+        publish("after")
+    assert Path("artifacts/m/file").read_text() == "before"
+
+
+def test_a_kill_between_the_two_renames_is_mended_by_the_next_run():
+    publish("before")
+    Path(".staging/artifacts-m").mkdir()
+    Path("artifacts/m").rename(".staging/artifacts-m/old")
+    with contextlib.suppress(RuntimeError), staged_folder(Path("artifacts/m")):
+        raise RuntimeError
+    assert Path("artifacts/m/file").read_text() == "before"
+
+
 def test_two_writers_of_one_output_exclude_each_other():
     with staged_folder(Path("artifacts/m")), pytest.raises(UserError, match="being written by another run"):
         publish("second")

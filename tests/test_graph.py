@@ -51,3 +51,4 @@ def test_the_stages_are_those_of_the_plan():
     assert GRAPH["train"]["do"]["params"] == ["seed", "models.${key}"]
     assert GRAPH["prepare"]["do"]["params"] == ["datasets.${key}"]
     assert GRAPH["ingest"]["do"]["params"] == ["data.source"]
+    assert GRAPH["report"]["params"] == ["models", "notes"]

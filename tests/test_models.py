@@ -89,6 +89,11 @@ def test_an_unknown_family_or_argument_lists_the_valid_ones():
         build_model("mlp", {"x": (1,)}, "m", {"layers": [3], "outputs": 1})
     with pytest.raises(UserError, match="does not fit family 'mlp'"):
         build_model("mlp", {"x": (1,)}, "m", {"hidden": [-3], "outputs": 1})
+    for hidden in (3, "50", ["a"], [1.5], [True], {3: 4}):
+        with pytest.raises(UserError, match=r"models\.m\.build: hidden"):
+            build_model("mlp", {"x": (1,)}, "m", {"hidden": hidden, "outputs": 1})
+    with pytest.raises(UserError, match=r"models\.m\.build: normalization"):
+        build_model("mlp", {"x": (1,)}, "m", {"hidden": [], "outputs": 1, "normalization": "no"})
     with pytest.raises(UserError, match="one input"):
         build_model("mlp", {"a": (1,), "b": (1,)}, "m", {"hidden": [], "outputs": 1})
     assert family_names() == ["mlp", "perceptron"]

@@ -28,6 +28,10 @@ from config.params import load_params, parse_share
         ("datasets__iris__normalization", "log", ["datasets.iris.normalization", "'none', 'standard' or 'pixels'"]),
         ("data__source", "reel", ["data.source", "'real' or 'sample'", "'reel'"]),
         ("notes__housing", {}, ["notes", "'housing'", "Did you mean 'housing_mlp'?"]),
+        ("seed", 2**32, ["seed", "less than 4294967296"]),
+        ("models__housing_mlp__compile__learning_rate", float("inf"), ["learning_rate", "finite"]),
+        ("models__linear_neuron__probes", {"a": {"x": float("nan")}}, ["probes.a.x", "finite"]),
+        ("models__linear_neuron__inputs", {"my x": "all"}, ["linear_neuron.inputs", "my x"]),
         ("sed", 1, ["unknown parameter 'sed'", "Did you mean 'seed'?"]),
     ],
 )
@@ -47,11 +51,24 @@ def test_every_fault_is_told_at_once(workspace):
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("models: [", "line 1"), ("seed: 1\nseed: 2", "duplicate key"), ("", "params.yaml"), ("- 1", "params.yaml")],
+    [
+        ("seed: 2024-13-45", "cannot be read"),
+        ("models: [", "line 1"),
+        ("seed: 1\nseed: 2", "duplicate key"),
+        ("", "params.yaml"),
+        ("- 1", "params.yaml"),
+    ],
 )
 def test_a_file_that_is_not_a_mapping_is_refused(workspace, text, told):
     (workspace / "params.yaml").write_text(text)
     with pytest.raises(UserError, match=told):
+        load_params()
+
+
+def test_a_folder_in_its_place_is_refused(workspace):
+    (workspace / "params.yaml").unlink()
+    (workspace / "params.yaml").mkdir()
+    with pytest.raises(UserError, match=r"params\.yaml cannot be read"):
         load_params()
 
 

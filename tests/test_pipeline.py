@@ -93,9 +93,37 @@ def test_a_failing_stage_gets_its_previous_outputs_back(run):
     done = run(*DVC, "repro", "-s", "train@linear_neuron")
     assert done.returncode != 0
     assert "training diverged" in done.stderr
-    assert "The previous outputs of train@linear_neuron were put back." in done.stderr
+    assert "Put back as they were: artifacts/linear_neuron/" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert contents(Path("artifacts/linear_neuron")) == before
+
+
+def test_a_defect_keeps_its_traceback_and_the_previous_outputs(run, repo):
+    before = contents(Path("artifacts/linear_neuron"))
+    code = repo / "tasks/evaluate.py"
+    code.write_text(code.read_text().replace("names = class_names(params, schema)", "names = 1 / 0"))
+    done = run(*DVC, "repro", "-s", "train@linear_neuron")
+    assert done.returncode != 0
+    assert "ZeroDivisionError" in done.stderr
+    assert contents(Path("artifacts/linear_neuron")) == before
+
+
+def test_a_clone_without_a_cache_or_a_network_says_what_is_missing_and_keeps_what_git_has(repo, settings, tmp_path):
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(repo), str(clone)], env=settings, check=True)
+    edit_params(clone, data__source="real")
+    empty = {**settings, "SCIKIT_LEARN_DATA": str(tmp_path / "none"), "https_proxy": "http://127.0.0.1:9"}
+    command = [*DVC, "repro", "ingest@california_housing"]
+    done = subprocess.run(command, cwd=clone, env=empty, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("error: california_housing: could not fetch https://") == 1
+    assert "Traceback" not in done.stderr
+    done = subprocess.run(
+        [*DVC, "repro", "-s", "report"], cwd=clone, env=empty, capture_output=True, text=True, check=False
+    )
+    assert "not found. Run `dvc repro" in done.stderr + done.stdout
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True)
+    assert changed.stdout.split() == ["M", "params.yaml"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -10,7 +10,7 @@ import pytest
 
 from config.errors import UserError
 from config.params import load_params
-from tasks.report import confusion, number, read_artifacts, verdict
+from tasks.report import confusion, duration, number, read_artifacts, verdict
 
 MARKS = "g.mark-rect path, g.mark-line path, g.mark-symbol path"
 
@@ -110,6 +110,11 @@ def test_the_verdict_knows_which_way_is_better():
 )
 def test_numbers_are_shown_with_four_digits(value, shown):
     assert number(value) == shown
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(3.21, "3.2 s"), (59.97, "1 min 0 s"), (119.7, "2 min 0 s")])
+def test_durations_are_rounded_before_they_are_divided(seconds, shown):
+    assert duration(seconds) == shown
 
 
 def test_a_missing_model_is_told_with_the_stage_to_run(tmp_path, monkeypatch):

@@ -25,8 +25,9 @@ def test_every_row_is_in_exactly_one_split(rows, test, valid, seed, classes):
     labels = np.arange(rows) % classes if classes else None
     try:
         parts = split_rows(None, labels, rows, split(test=test, valid=valid, seed=seed))
-    except UserError:
-        assert classes  # a stratified split can be too small for its classes; nothing else is refused here
+    except UserError as error:
+        if "cannot stratify" not in str(error):  # too few rows for the classes; nothing else is refused here
+            raise
         return
     assert sorted(np.concatenate(list(parts.values()))) == list(range(rows))
     assert all(len(part) for part in parts.values())

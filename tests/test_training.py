@@ -26,18 +26,25 @@ from tasks.export import describe_origin, export, read_statistics, verify_export
 from tasks.files import read_table, write_table
 from tasks.fit import Fitted, fit, write_history
 from tasks.logs import KEPT_RUNS, run_logs
-from tasks.prepare import read_raw
+from tasks.raw import read_raw
+from tasks.recipe import check_recipe
 from tasks.record import Stopwatch
 
 MODELS = ["linear_neuron", "iris_perceptron", "housing_mlp", "fashion_mlp"]
 
 
-def train(name: str, **changes) -> tuple[Fitted, dict]:
+def raw_rows(name: str, rows: np.ndarray):
+    """Return the given raw rows of the data set of model `name`."""
+    params = load_params().model(name)
+    return read_raw(get_dataset(params.dataset), read_schema(params.dataset)["raw_sha256"]).take(rows)
+
+
+def train(name: str) -> tuple[Fitted, dict]:
     """Fit model `name` in the current workspace; also return its train and valid examples."""
     params = load_params().model(name)
     examples = {split: read_examples(params, split) for split in ("train", "valid")}
     source = read_schema(params.dataset)["source"]
-    return fit(name, params, 42, **examples, source=source, logs=paths.logs_folder(name) / "run", **changes), examples
+    return fit(name, params, 42, **examples, source=source, logs=paths.logs_folder(name) / "run"), examples
 
 
 # Runs in a directory without our code, with nothing but TensorFlow.
@@ -61,7 +68,7 @@ def test_the_export_answers_raw_rows_as_the_trained_model_does_prepared_ones(pre
     features = columns_needed(params.inputs, get_dataset(params.dataset).features)
     test = read_examples(params, "test")
     for rows in (1, 3):
-        raw = read_raw(get_dataset(params.dataset)).take(test.index[:rows])
+        raw = raw_rows(name, test.index[:rows])
         asked = json.dumps({column: to_values(raw[column]).tolist() for column in features})
         command = [sys.executable, "-I", "-c", STRANGER, str(tmp_path / "saved_model")]
         done = subprocess.run(command, input=asked, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -84,7 +91,9 @@ def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_
     wrong["mean"]["MedInc"] += 1
     export(fitted.model, params, wrong, {}, tmp_path)
     with pytest.raises(UserError, match="differ"):
-        verify_export(fitted.model, params, examples["valid"], tmp_path)
+        verify_export(
+            fitted.model, params, examples["valid"], read_schema("california_housing")["raw_sha256"], tmp_path
+        )
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(prepared):
@@ -103,7 +112,10 @@ def test_training_learns(prepared):
 def test_a_diverging_training_stops_with_the_batch_and_the_remedy(prepared):
     edit_params(prepared, models__linear_neuron__compile__learning_rate=1e30)
     edit_params(prepared, models__linear_neuron__fit__epochs=50)
-    with pytest.raises(UserError, match=r"linear_neuron_sample: (val_)?loss is (nan|inf).*learning_rate.*1e\+30"):
+    with pytest.raises(
+        UserError,
+        match=r"linear_neuron: (val_)?loss is (nan|inf).*models\.linear_neuron\.compile\.learning_rate.*1e\+30",
+    ):
         train("linear_neuron")
 
 
@@ -135,7 +147,7 @@ def test_evaluation_equals_scikit_learn_on_the_saved_predictions(prepared):
         measured = evaluate(fitted.model, params, read_schema(params.dataset), **examples)
         predictions = measured.predictions
         assert measured.metrics["test"][column] == pytest.approx(figure(predictions["true"], predictions["predicted"]))
-        raw = read_raw(get_dataset(params.dataset)).take(predictions["index"].to_numpy())
+        raw = raw_rows(name, predictions["index"].to_numpy())
         target = to_values(raw[get_dataset(params.dataset).target])
         np.testing.assert_allclose(predictions["true"], target, rtol=1e-6)
 
@@ -162,11 +174,11 @@ def test_slices_cover_the_test_rows_and_recompose_the_overall_figure():
 
 
 def test_only_evaluate_reads_the_test_split(prepared, monkeypatch):
-    fitted, examples = train("iris_perceptron")
     (paths.prepared_folder("iris") / "test.parquet").unlink()
     fitted, examples = train("iris_perceptron")
     params = load_params().model("iris_perceptron")
     export(fitted.model, params, read_statistics("iris"), {}, prepared)
+    verify_export(fitted.model, params, examples["valid"], read_schema("iris")["raw_sha256"], prepared)
     with pytest.raises(UserError, match=r"test\.parquet not found"):
         evaluate(fitted.model, params, read_schema("iris"), **examples)
     reads = []
@@ -194,3 +206,30 @@ def test_only_the_latest_logs_are_kept_and_a_failed_runs_are_removed(workspace):
         failed.mkdir()
         raise RuntimeError
     assert sorted((workspace / "logs/m").iterdir()) == kept
+
+
+def check_and_train(name: str) -> None:
+    check_recipe(name, load_params().model(name))
+    train(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "told"),
+    [
+        ("fashion_mlp", "build__outputs", 5, "the network has 5 outputs; task 'multiclass' on fashion_mnist needs 10"),
+        ("fashion_mlp", "build__output_activation", "linear", "the last layer is linear;.*needs softmax"),
+        ("housing_mlp", "build__outputs", 2, "the network has 2 outputs; task 'regression'.*needs 1"),
+        ("housing_mlp", "target", "class", "'class' does not fit california_housing; use 'value'"),
+        ("housing_mlp", "target", "is_setosa", "'is_setosa' is for iris"),
+        ("iris_perceptron", "target", "class", "'binary' does not fit target 'class'; use 'multiclass'"),
+        ("iris_perceptron", "family", "mpl", "unknown family 'mpl'. Did you mean 'mlp'"),
+        ("iris_perceptron", "inputs", {"x": "pixels"}, "unknown input view 'pixels'"),
+        ("linear_neuron", "probes", {"a": {"y": 1}}, "probes.a: gives y; the exported model takes x"),
+        ("fashion_mlp", "probes", {"a": {"image": 1}}, "'image' of fashion_mnist is a picture"),
+    ],
+)
+def test_parts_of_a_recipe_that_do_not_fit_are_refused_before_training(prepared, name, key, value, told):
+    edit_params(prepared, **{f"models__{name}__{key}": value})
+    with pytest.raises(UserError, match=told):
+        check_and_train(name)
+    assert not (prepared / "logs").exists()
