@@ -14,7 +14,7 @@ from conftest import ROOT, edit_params
     [
         (("train", "housing"), "unknown model 'housing'. Did you mean 'housing_mlp'?"),
         (("ingest", "mnist"), "The data sets of params.yaml: california_housing, fashion_mnist, iris, line."),
-        (("prepare", "iris"), "data/raw/iris.parquet not found. Run `dvc repro ingest@iris` first."),
+        (("prepare", "iris"), "data/raw/iris.json not found. Run `dvc repro ingest@iris` first."),
         (("train", "iris_perceptron"), "data/prepared/iris/schema.json not found. Run `dvc repro prepare@iris` first."),
         (("report",), "artifacts/linear_neuron/history.csv not found. Run `dvc repro train@linear_neuron` first."),
     ],
