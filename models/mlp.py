@@ -3,8 +3,10 @@
 | model | layers | parameters |
 |---|---|---|
 | linear_neuron | Dense(1) | 2 |
+| iris_mlp | Dense(10, relu), Dense(3, softmax) | 83 |
 | housing_mlp | Normalization, 3 x Dense(50, relu), Dense(1) | 5,618, of which 5,601 trainable |
 | fashion_mlp | Flatten, Dense(300, relu), Dense(100, relu), Dense(10, softmax) | 266,610 |
+| fashion_mlp_300 | Flatten, Dense(300, relu), Dense(300, relu), Dense(10, softmax) | 328,810 |
 """
 
 from collections.abc import Sequence

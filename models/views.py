@@ -52,6 +52,10 @@ def as_column(target: np.ndarray) -> np.ndarray:
 
 INPUT_VIEWS = {
     "all": InputView(None, side_by_side),
+    "housing_wide": InputView(("MedInc", "HouseAge", "AveRooms", "AveBedrms", "Population"), side_by_side),  # 0-4
+    "housing_deep": InputView(  # 2-7
+        ("AveRooms", "AveBedrms", "Population", "AveOccup", "Latitude", "Longitude"), side_by_side
+    ),
     "petals": InputView(("petal_length", "petal_width"), side_by_side),
     "image": InputView(("image",), alone),
 }

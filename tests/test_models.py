@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from config.errors import UserError
 from config.params import load_params
-from models import adapt_normalization, build_model, family_names
+from models import adapt_normalization, build_model, family_names, network_input
 from models.losses import half_squared_error
 from models.perceptron import ThresholdUnit, heaviside
 from models.views import columns_needed, compute_inputs, get_input_view, get_target_view
@@ -20,10 +20,13 @@ from models.views import columns_needed, compute_inputs, get_input_view, get_tar
 EXPECTED = {
     "linear_neuron": ({"x": (1,)}, 2, 2),
     "iris_perceptron": ({"petals": (2,)}, 3, 3),
+    "iris_mlp": ({"features": (4,)}, 83, 83),
     "housing_mlp": ({"features": (8,)}, 5_618, 5_601),
+    "housing_wide_deep": ({"features": (8,)}, 1_256, 1_239),
+    "housing_wide_deep_two_inputs": ({"wide": (5,), "deep": (6,)}, 1_200, 1_176),
     "fashion_mlp": ({"image": (28, 28)}, 266_610, 266_610),
+    "fashion_mlp_300": ({"image": (28, 28)}, 328_810, 328_810),
 }
-OUTPUTS = {"linear_neuron": 1, "iris_perceptron": 1, "housing_mlp": 1, "fashion_mlp": 10}
 
 
 def build(name: str) -> keras.Model:
@@ -31,9 +34,9 @@ def build(name: str) -> keras.Model:
     return build_model(model.family, EXPECTED[name][0], name, model.build)
 
 
-def rows_for(name: str, count: int) -> np.ndarray:
-    [shape] = EXPECTED[name][0].values()
-    return np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
+def rows_for(name: str, count: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {key: rng.normal(size=(count, *shape)).astype(np.float32) for key, shape in EXPECTED[name][0].items()}
 
 
 def test_every_model_of_params_is_expected_here():
@@ -50,7 +53,8 @@ def test_the_parameter_count_is_exactly_that_of_the_notes(name):
 @pytest.mark.parametrize("name", EXPECTED)
 @pytest.mark.parametrize("count", [1, 7])
 def test_a_batch_of_any_size_gives_a_row_of_outputs_each(name, count):
-    assert build(name).predict(rows_for(name, count), verbose=0).shape == (count, OUTPUTS[name])
+    outputs = load_params().model(name).build.get("outputs", 1)
+    assert build(name).predict(network_input(rows_for(name, count)), verbose=0).shape == (count, outputs)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -66,24 +70,42 @@ def test_the_same_seed_gives_the_same_weights(name):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_saved_model_comes_back_the_same(name, tmp_path):
     model = build(name)
-    adapt_normalization(model, dict.fromkeys(EXPECTED[name][0], rows_for(name, 50)))
+    adapt_normalization(model, rows_for(name, 50))
     model.save(tmp_path / "model.keras")
-    rows = rows_for(name, 9)
+    rows = network_input(rows_for(name, 9))
     restored = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(restored.predict(rows, verbose=0), model.predict(rows, verbose=0))
 
 
-def test_an_adapted_normalization_standardises_its_input():
-    model = build("housing_mlp")
-    rows = rows_for("housing_mlp", 500) * 3 + 5
-    adapt_normalization(model, {"features": rows})
-    scaled = keras.ops.convert_to_numpy(model.get_layer("normalize_features")(rows))
-    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
-    np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-3)
+@pytest.mark.parametrize("name", ["housing_mlp", "housing_wide_deep", "housing_wide_deep_two_inputs"])
+def test_an_adapted_normalization_standardises_its_input(name):
+    model = build(name)
+    inputs = {key: rows * 3 + 5 for key, rows in rows_for(name, 500).items()}
+    adapt_normalization(model, inputs)
+    for key, rows in inputs.items():
+        scaled = keras.ops.convert_to_numpy(model.get_layer(f"normalize_{key}")(rows))
+        np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
+        np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-3)
+
+
+def test_the_wide_path_reaches_the_output_past_the_hidden_layers():
+    model = build("housing_wide_deep_two_inputs")
+    rows = rows_for("housing_wide_deep_two_inputs", 4)
+    kernel, bias = model.get_layer("output").get_weights()
+    kernel[5:] = 0  # behind the five wide columns come the 30 hidden units
+    model.get_layer("output").set_weights([kernel, bias])
+    expected = rows["wide"] @ kernel[:5] + bias  # a Normalization that is not adapted changes nothing
+    np.testing.assert_allclose(model.predict(rows, verbose=0), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_wide_and_deep_must_be_the_inputs():
+    arguments = {"wide": "wide", "deep": "dep", "hidden": [3], "outputs": 1}
+    with pytest.raises(UserError, match=r"'dep'.*wide, deep"):
+        build_model("wide_deep", {"wide": (5,), "deep": (6,)}, "m", arguments)
 
 
 def test_an_unknown_family_or_argument_lists_the_valid_ones():
-    with pytest.raises(UserError, match="mlp, perceptron"):
+    with pytest.raises(UserError, match="mlp, perceptron, wide_deep"):
         build_model("mpl", {"x": (1,)}, "m", {})
     with pytest.raises(UserError, match=r"models\.m\.build 'layers'.*hidden.*outputs"):
         build_model("mlp", {"x": (1,)}, "m", {"layers": [3], "outputs": 1})
@@ -96,7 +118,7 @@ def test_an_unknown_family_or_argument_lists_the_valid_ones():
         build_model("mlp", {"x": (1,)}, "m", {"hidden": [], "outputs": 1, "normalization": "no"})
     with pytest.raises(UserError, match="one input"):
         build_model("mlp", {"a": (1,), "b": (1,)}, "m", {"hidden": [], "outputs": 1})
-    assert family_names() == ["mlp", "perceptron"]
+    assert family_names() == ["mlp", "perceptron", "wide_deep"]
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20))
@@ -175,7 +197,7 @@ def test_views_pick_columns_in_the_notes_order():
 def test_a_view_that_does_not_fit_is_told_with_the_columns_there_are():
     with pytest.raises(UserError, match=r"'petal_length'.*petals.*MedInc"):
         columns_needed({"x": "petals"}, ("MedInc",))
-    with pytest.raises(UserError, match="all, image, petals"):
+    with pytest.raises(UserError, match="all, housing_deep, housing_wide, image, petals"):
         get_input_view("picture")
     with pytest.raises(UserError, match="class, is_setosa, value"):
         get_target_view("setosa")

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import DVC, edit_params
+from conftest import DVC, ROOT, edit_params
 
-STAGES = 4 + 4 + 4 + 1
+from config.params import load_params
+
+MODELS = list(load_params(ROOT / "params.yaml").models)
+STAGES = 4 + 4 + len(MODELS) + 1
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_the_users_home_is_not_touched(repo, settings):
 
 def test_summary_marks_the_sample_and_has_what_was_promised(repo):
     summary = json.loads((repo / "reports/summary.json").read_text())
-    assert [model["name"] for model in summary] == ["linear_neuron", "iris_perceptron", "housing_mlp", "fashion_mlp"]
+    assert [model["name"] for model in summary] == MODELS
     for model in summary:
         assert model["source"] == "sample"
         assert model["notes"] is None

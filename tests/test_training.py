@@ -18,10 +18,11 @@ from config.errors import UserError
 from config.params import load_params
 from datasets import get_dataset
 from datasets.dataset import to_values
+from models import network_input
 from models.views import columns_needed
 from tasks import evaluate as evaluation
 from tasks.evaluate import evaluate, figures_per_quarter
-from tasks.examples import read_examples, read_schema
+from tasks.examples import Examples, read_examples, read_schema
 from tasks.export import describe_origin, export, read_statistics, verify_export
 from tasks.files import read_table, write_table
 from tasks.fit import Fitted, fit, write_history
@@ -30,7 +31,7 @@ from tasks.raw import read_raw
 from tasks.recipe import check_recipe
 from tasks.record import Stopwatch
 
-MODELS = ["linear_neuron", "iris_perceptron", "housing_mlp", "fashion_mlp"]
+MODELS = ["linear_neuron", "iris_perceptron", "iris_mlp", "housing_mlp", "housing_wide_deep_two_inputs", "fashion_mlp"]
 
 
 def raw_rows(name: str, rows: np.ndarray):
@@ -58,6 +59,11 @@ print(json.dumps({name: value.numpy().tolist() for name, value in model.signatur
 """
 
 
+def first(examples: Examples, rows: int):
+    """Return what the network takes of the first rows."""
+    return network_input({key: values[:rows] for key, values in examples.inputs.items()})
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_export_answers_raw_rows_as_the_trained_model_does_prepared_ones(prepared, tmp_path, name):
     fitted, _ = train(name)
@@ -73,7 +79,7 @@ def test_the_export_answers_raw_rows_as_the_trained_model_does_prepared_ones(pre
         command = [sys.executable, "-I", "-c", STRANGER, str(tmp_path / "saved_model")]
         done = subprocess.run(command, input=asked, cwd=tmp_path, capture_output=True, text=True, check=True)
         answer = json.loads(done.stdout)["output"]
-        np.testing.assert_allclose(answer, fitted.model.predict(test.x[:rows], verbose=0), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(answer, fitted.model.predict(first(test, rows), verbose=0), rtol=1e-5, atol=1e-5)
 
     assert json.loads((tmp_path / "saved_model/assets.extra/origin.json").read_text())["source"] == "sample"
     restored = keras.saving.load_model(tmp_path / "model.keras")

@@ -1,0 +1,44 @@
+"""Wide and deep networks, functional: the inputs reach the output both directly and through hidden layers.
+
+H.-T. Cheng et al., "Wide & deep learning for recommender systems", arXiv:1606.07792, 2016. Each input
+has a Normalization layer of its own; one input can serve as both, or two share columns.
+
+| model | inputs | layers | parameters |
+|---|---|---|---|
+| housing_wide_deep | features [8] | deep 30, 30; joined with the input; Dense(1) | 1,256, of which 1,239 trainable |
+| housing_wide_deep_two_inputs | wide [5], deep [6] | the same | 1,200, of which 1,176 trainable |
+"""
+
+from collections.abc import Sequence
+
+import keras
+
+from models import Shapes, network_input
+
+
+def build(
+    inputs: Shapes,
+    name: str,
+    wide: str,
+    deep: str,
+    hidden: Sequence[int],
+    outputs: int,
+    activation: str = "relu",
+    output_activation: str = "linear",
+) -> keras.Model:
+    """Return a network with one output [batch, outputs], float32; its Normalization layers are still to be adapted.
+
+    wide, deep: names of the inputs [batch, features] that take each path; they may be the same.
+    hidden: units of each hidden layer of the deep path.
+    Raises ValueError unless `wide` and `deep` are exactly the inputs.
+    """
+    if {wide, deep} != set(inputs):
+        raise ValueError(f"wide and deep are {wide!r} and {deep!r}, the inputs {', '.join(inputs)}")
+    given = {key: keras.Input(shape, name=key) for key, shape in inputs.items()}
+    normal = {key: keras.layers.Normalization(name=f"normalize_{key}")(value) for key, value in given.items()}
+    path = normal[deep]
+    for number, units in enumerate(hidden, start=1):
+        path = keras.layers.Dense(units, activation=activation, name=f"hidden_{number}")(path)
+    joined = keras.layers.Concatenate(name="wide_and_deep")([normal[wide], path])
+    output = keras.layers.Dense(outputs, activation=output_activation, name="output")(joined)
+    return keras.Model(network_input(given), output, name=name)
