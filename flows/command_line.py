@@ -11,11 +11,13 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from prefect import Flow
+from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from config.errors import UserError
@@ -32,6 +34,7 @@ def run(flow: Flow) -> NoReturn:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, interrupt)
+    sys.unraisablehook = interrupt_again
     tell_errors_once()
     with telling_mistakes():
         check_names(arguments)
@@ -80,6 +83,17 @@ def check_names(arguments: dict[str, str]) -> None:
 
 def interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Deliver an interrupt once more that came while an object was being destroyed, where Python drops it.
+
+    TensorFlow destroys iterators and functions at every epoch, so that now and then a Ctrl-C hits one of them.
+    """
+    if isinstance(lost.exc_value, KeyboardInterrupt | TerminationSignal):
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def tell_errors_once() -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT, edit_params
@@ -30,6 +31,23 @@ def test_a_server_that_does_not_answer_is_named(run_flow, monkeypatch):
     done = run_flow("ingest", "line", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode == 1
     assert done.stderr.startswith("error: no Prefect server answers at PREFECT_API_URL (http://127.0.0.1:9/api).")
+
+
+def test_an_interrupt_that_hits_a_destructor_is_delivered_again(monkeypatch):
+    from flows.command_line import interrupt_again
+
+    class Unlucky:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "unraisablehook", interrupt_again)
+    with pytest.raises(KeyboardInterrupt):
+        destroy_and_wait(Unlucky())
+
+
+def destroy_and_wait(unlucky: object) -> None:
+    del unlucky
+    time.sleep(5)
 
 
 def test_a_faulty_parameter_stops_every_flow_before_it_starts(workspace, run_flow):

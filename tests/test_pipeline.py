@@ -151,7 +151,10 @@ def test_an_interrupted_training_loses_nothing_and_leaves_no_process(run, repo, 
     family = psutil.Process(flow.pid).children(recursive=True)
     assert family  # the server
     flow.send_signal(sent)
-    told = flow.communicate(timeout=60)[1]
+    try:
+        told = flow.communicate(timeout=120)[1]
+    finally:
+        flow.kill()
     assert flow.returncode == 130
     assert told.strip().endswith("error: interrupted; nothing was published.")
     assert "Traceback" not in told
