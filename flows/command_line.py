@@ -88,7 +88,7 @@ def interrupt(*_: object) -> NoReturn:
 def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
     """Deliver an interrupt once more that came while an object was being destroyed, where Python drops it.
 
-    TensorFlow destroys iterators and functions at every epoch, so that now and then a Ctrl-C hits one of them.
+    TensorFlow destroys iterators and functions at every epoch, so that a Ctrl-C can hit one of them.
     """
     if isinstance(lost.exc_value, KeyboardInterrupt | TerminationSignal):
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
