@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -57,6 +58,18 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Names become file names, stage names, words of a command line, and scopes of a graph.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Task = Literal["regression", "binary", "multiclass"]
+Normalization = Literal["none", "standard", "clipped", "pixels"]
+Loss = Literal[
+    "mean_squared_error",
+    "huber",
+    "binary_crossentropy",
+    "half_squared_error",
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+]
+Metric = Literal["mean_absolute_error", "precision", "recall", "auc", "top_3_accuracy"]
 Share = Annotated[Fraction, BeforeValidator(parse_share)]
 
 
@@ -78,8 +91,17 @@ class Split(Section):
 class DatasetParams(Section):
     """How a data set is prepared."""
 
-    normalization: Literal["none", "standard", "pixels"]
+    normalization: Normalization
+    tail: Share | None = None  # of the train rows, on each side, that `clipped` moves to the bound
     split: Split
+
+    @model_validator(mode="after")
+    def tail_goes_with_clipped(self) -> "DatasetParams":
+        if self.normalization == "clipped" and self.tail is None:
+            raise ValueError("normalization 'clipped' needs tail, the share of rows beyond each bound, such as 0.005")
+        if self.tail is not None and self.tail >= Fraction(1, 2):
+            raise ValueError(f"tail is a share on each side, less than a half, got {float(self.tail):g}")
+        return self
 
 
 class Compile(Section):
@@ -87,20 +109,66 @@ class Compile(Section):
 
     optimizer: Literal["sgd", "adam"]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    loss: Literal["mean_squared_error", "binary_crossentropy", "sparse_categorical_crossentropy", "half_squared_error"]
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: falls to 0 over all epochs
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of a moving average of the weights
+    loss: Loss
+    loss_weights: dict[Name, Weight] | None = None  # by output; None: each counts once
+    metrics: list[Metric] = []  # measured each epoch beside the task's own figure
+
+
+class EarlyStopping(Section):
+    """Stop when the loss on valid has not fallen for `patience` epochs."""
+
+    patience: PositiveInt
+    restore_best: bool = True  # end with the weights of the best epoch, not of the last
+
+
+class Checkpoint(Section):
+    """Save the model after each epoch, in checkpoints/M."""
+
+    best_only: bool = True  # only when the loss on valid is the lowest so far
+    weights_only: bool = True
 
 
 class Fit(Section):
-    """What `keras.Model.fit` gets."""
+    """What `keras.Model.fit` gets, and its callbacks."""
 
     epochs: PositiveInt
     batch_size: PositiveInt
+    class_weight: Literal["balanced"] | dict[str, Weight] | None = None  # by name of the class, 1 for those not named
+    sample_weight: str | None = None  # a view of models/views.py; multiplied by class_weight
+    early_stopping: EarlyStopping | None = None
+    checkpoint: Checkpoint | None = None
+    loss_ratio: bool = False  # log the loss on valid divided by that on train
+    profile_batches: tuple[PositiveInt, PositiveInt] | None = None  # first and last batch that TensorBoard profiles
+    resume: bool = False  # go on from the last epoch that an earlier run of this recipe finished
+
+    @field_validator("profile_batches", mode="before")
+    @classmethod
+    def take_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value  # YAML knows no tuple
+
+    @model_validator(mode="after")
+    def options_fit_each_other(self) -> "Fit":
+        if self.resume and self.early_stopping:
+            raise ValueError(
+                "resume and early_stopping exclude each other: a checkpoint does not hold how long to wait"
+            )
+        if self.profile_batches and self.profile_batches[0] > self.profile_batches[1]:
+            raise ValueError(f"profile_batches: the first, {self.profile_batches[0]}, is behind the last")
+        return self
 
 
+# By task: the losses that its labels suit, and what may be measured beside its own figure.
 LOSSES = {
-    "regression": {"mean_squared_error"},
-    "binary": {"binary_crossentropy", "half_squared_error"},
-    "multiclass": {"sparse_categorical_crossentropy"},
+    "regression": ["mean_squared_error", "huber"],
+    "binary": ["binary_crossentropy", "half_squared_error"],
+    "multiclass": ["sparse_categorical_crossentropy", "categorical_crossentropy"],
+}
+METRICS = {
+    "regression": ["mean_absolute_error"],
+    "binary": ["precision", "recall", "auc"],
+    "multiclass": ["top_3_accuracy"],
 }
 
 
@@ -108,23 +176,63 @@ class ModelParams(Section):
     """One model: its data, its architecture and its recipe."""
 
     dataset: str
-    task: Literal["regression", "binary", "multiclass"]
+    task: Task
     family: str  # the module of models/ that builds it
     inputs: dict[Name, str] = Field(min_length=1)  # name of each input of the network: view of a prepared row
-    target: str  # view of a prepared row that is learnt
+    target: str  # view of a prepared row that is learnt, by every output
     build: dict[str, Any] = {}  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
     probes: dict[str, dict[str, Number]] = {}  # label: a row in raw units on which the exported model is shown
 
     @model_validator(mode="after")
-    def loss_fits_task(self) -> "ModelParams":
-        fitting = sorted(LOSSES[self.task])
-        if self.compile.loss not in fitting:
-            raise ValueError(
-                f"compile.loss {self.compile.loss!r} does not fit task {self.task!r}; use {' or '.join(fitting)}"
-            )
+    def recipe_fits_task(self) -> "ModelParams":
+        check_recipe_fits(self.task, self.compile, self.fit)
         return self
+
+
+def check_recipe_fits(task: str, compile: Compile, fit: Fit) -> None:
+    """Raise ValueError, naming what fits, when the loss, a metric or a weight does not suit the task's labels.
+
+    Likewise when two parts of the recipe exclude each other.
+    """
+    if compile.average and fit.resume:
+        raise ValueError("compile.average and fit.resume exclude each other: a checkpoint holds the averaged weights")
+    if compile.average and fit.early_stopping and not fit.early_stopping.restore_best:
+        raise ValueError(
+            "compile.average with early_stopping needs restore_best: Keras keeps the average of that epoch"
+        )
+    if compile.loss not in LOSSES[task]:
+        fitting = " or ".join(LOSSES[task])
+        raise ValueError(f"compile.loss {compile.loss!r} does not fit task {task!r}; use {fitting}")
+    for metric in compile.metrics:
+        if metric not in METRICS[task]:
+            fitting = ", ".join(METRICS[task])
+            raise ValueError(f"compile.metrics: {metric!r} does not fit task {task!r}, which can have {fitting}")
+    if fit.class_weight and task == "regression":
+        raise ValueError("fit.class_weight is for classes, and task 'regression' has none")
+
+
+class Parity(Section):
+    """The notes' own recipe for a model whose default recipe is ours: trained with several seeds, to compare."""
+
+    dataset: str  # the model's; dvc.yaml, which cannot look it up there, makes a dependency of it
+    family: str  # likewise
+    seeds: list[Seed] = Field(min_length=1)
+    normalizations: list[Normalization] = Field(min_length=1)  # the recipe is tried with each
+    compile: Compile
+    fit: Fit
+
+
+class Baseline(Section):
+    """A model of scikit-learn on raw columns, to compare networks with."""
+
+    dataset: str
+    inputs: str  # a view of columns
+    target: str
+    estimator: Literal["dummy", "perceptron", "mlp"]
+    standardise: bool = False
+    arguments: dict[str, Any] = {}  # keyword arguments of the estimator
 
 
 Figures = dict[Literal["train", "valid", "test", "probes"], dict[str, Number]]
@@ -137,17 +245,37 @@ class Params(Section):
     data: Data
     datasets: dict[Name, DatasetParams]
     models: dict[Name, ModelParams]
+    baselines: dict[Name, Baseline] = {}
+    parity: dict[str, Parity] = {}
     notes: dict[str, Figures] = {}  # what the lecture notes print for a model, shown beside our figures
 
     @model_validator(mode="after")
     def names_exist(self) -> "Params":
-        for name, model in self.models.items():
-            if model.dataset not in self.datasets:
-                error = unknown_name("dataset", model.dataset, self.datasets, "Known")
-                raise ValueError(f"models.{name}.dataset: {error}")
+        used = {f"models.{name}": model.dataset for name, model in self.models.items()}
+        used |= {f"baselines.{name}": baseline.dataset for name, baseline in self.baselines.items()}
+        for key, dataset in used.items():
+            if dataset not in self.datasets:
+                raise ValueError(f"{key}.dataset: {unknown_name('dataset', dataset, self.datasets, 'Known')}")
+        for name in self.baselines:
+            if name in self.models:
+                raise ValueError(f"baselines.{name}: there is a model of this name already")
+        for name in {"baselines", "parity"} & set(self.models):
+            raise ValueError(f"models.{name}: this name is taken, for a folder in {paths.ARTIFACTS}")
         for name in self.notes:
+            if name not in {**self.models, **self.baselines}:
+                raise ValueError(f"notes: {unknown_name('model', name, [*self.models, *self.baselines], 'Known')}")
+        for name, parity in self.parity.items():
             if name not in self.models:
-                raise ValueError(f"notes: {unknown_name('model', name, self.models, 'Known')}")
+                raise ValueError(f"parity: {unknown_name('model', name, self.models, 'Known')}")
+            try:
+                check_recipe_fits(self.models[name].task, parity.compile, parity.fit)
+            except ValueError as error:
+                raise ValueError(f"parity.{name}: {error}") from None
+            for key in ("dataset", "family"):
+                if getattr(parity, key) != (wanted := getattr(self.models[name], key)):
+                    raise ValueError(f"parity.{name}.{key} is {getattr(parity, key)!r}; the model's is {wanted!r}")
+            if "clipped" in parity.normalizations and not self.datasets[self.models[name].dataset].tail:
+                raise ValueError(f"parity.{name}: 'clipped' needs datasets.{self.models[name].dataset}.tail")
         return self
 
     def dataset(self, name: str) -> DatasetParams:

@@ -7,6 +7,8 @@ RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 ARTIFACTS = Path("artifacts")
 LOGS = Path("logs")
+CHECKPOINTS = Path("checkpoints")
+BASELINES = ARTIFACTS / "baselines"
 REPORTS = Path("reports")
 STAGING = Path(".staging")
 
@@ -31,3 +33,11 @@ def artifacts_folder(model: str) -> Path:
 
 def logs_folder(model: str) -> Path:
     return LOGS / model
+
+
+def checkpoints_folder(model: str) -> Path:
+    return CHECKPOINTS / model
+
+
+def parity_folder(model: str) -> Path:
+    return ARTIFACTS / "parity" / model

@@ -12,15 +12,18 @@ Fetched by `sklearn.datasets.fetch_california_housing`, which keeps a pickle in 
 | AveOccup | float64 | people per household | 0.7 to 1,243 |
 | Latitude, Longitude | float64 | degrees | 32.5 to 42, -124.4 to -114.3 |
 | MedHouseVal | float64 | median house value, 100,000 $ (capped at 5.00001) | 0.15 to 5 |
+
+Derived, in prepared tables alone: BedrmsPerRoom = AveBedrms / AveRooms, PeoplePerRoom = AveOccup / AveRooms.
 """
 
+import operator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from config.errors import SourceUnreachableError, UserError
-from datasets.dataset import Dataset
+from datasets.dataset import Dataset, Derived
 
 FEATURES = ("MedInc", "HouseAge", "AveRooms", "AveBedrms", "Population", "AveOccup", "Latitude", "Longitude")
 SCHEMA = pa.schema([(name, pa.float64()) for name in (*FEATURES, "MedHouseVal")])
@@ -95,4 +98,8 @@ DATASET = Dataset(
     cache=CACHE,
     fetch=fetch,
     generate=generate,
+    derived={
+        "BedrmsPerRoom": Derived(("AveBedrms", "AveRooms"), operator.truediv),
+        "PeoplePerRoom": Derived(("AveOccup", "AveRooms"), operator.truediv),
+    },
 )

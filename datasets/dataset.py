@@ -1,14 +1,23 @@
 """What a data set's file states, and what is common to all of them."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 # Column of raw tables whose source sets rows aside itself: "train", "valid" or "test".
 SPLIT_COLUMN = "split"
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A prepared column that is made of raw ones, by arithmetic alone: on NumPy arrays and in an exported graph."""
+
+    columns: tuple[str, ...]
+    compute: Callable[..., Any]  # gets the float32 values of `columns`, in their order
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,25 @@ class Dataset:
     cache: str | None  # environment variable that says where the loader keeps its cache
     fetch: Callable[[], pa.Table]
     generate: Callable[[], pa.Table]
+    derived: dict[str, Derived] = field(default_factory=dict)  # columns that `prepare` adds, which "all" leaves out
+
+    @property
+    def prepared_columns(self) -> tuple[str, ...]:
+        return (*self.features, *self.derived)
+
+    def raw_columns(self, prepared: Iterable[str]) -> list[str]:
+        """Return the raw columns that the `prepared` ones are made of, in the data set's order."""
+        used = {raw for name in prepared for raw in (self.derived[name].columns if name in self.derived else (name,))}
+        return [name for name in self.features if name in used]
+
+    def derive(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """Return the float32 columns `raw`, and those derived columns that can be made of them."""
+        made = {
+            name: derived.compute(*(raw[column] for column in derived.columns))
+            for name, derived in self.derived.items()
+            if set(derived.columns) <= set(raw)
+        }
+        return {**raw, **made}
 
 
 def image_type(dtype: np.dtype | type, shape: tuple[int, ...]) -> pa.FixedShapeTensorType:

@@ -35,7 +35,15 @@ def train(model: str) -> None:
         statistics = read_statistics_task(recipe.dataset)
         examples = {split: read_examples_task(recipe, split) for split in ("train", "valid")}
         watch.lap("read")
-        fitted = fit_task(model, recipe, params.seed, **examples, source=schema["source"], logs=logs)
+        fitted = fit_task(
+            model,
+            recipe,
+            params.seed,
+            **examples,
+            source=schema["source"],
+            logs=logs,
+            checkpoints=paths.checkpoints_folder(model),
+        )
         watch.lap("fit")
         export_task(fitted.model, recipe, statistics, describe_origin(schema, params.seed), folder)
         probes = verify_export_task(fitted.model, recipe, examples["valid"], schema["raw_sha256"], folder)

@@ -6,6 +6,7 @@ uncompiled; nothing here reads files, sets seeds or logs.
 """
 
 import inspect
+from collections.abc import Iterable
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -15,7 +16,10 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from config.errors import UserError, unknown_name
 
-NOT_FAMILIES = {"losses", "views"}
+NOT_FAMILIES = {"layers", "losses", "views"}
+
+# The layer that makes an output has the output's name; this is the main one's.
+MAIN_OUTPUT = "output"
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -47,8 +51,8 @@ def build_model(family: str, inputs: Shapes, name: str, arguments: dict[str, Any
 
 
 def network_input(inputs: dict[str, Any]) -> Any:
-    """Return what Keras takes: the value itself where there is one input, else the values by name."""
-    return next(iter(inputs.values())) if len(inputs) == 1 else inputs
+    """Return what Keras takes: the value itself where there is one input, else the values by name, in its order."""
+    return next(iter(inputs.values())) if len(inputs) == 1 else dict(sorted(inputs.items()))
 
 
 def adapt_normalization(model: keras.Model, inputs: dict[str, Any]) -> None:
@@ -59,6 +63,24 @@ def adapt_normalization(model: keras.Model, inputs: dict[str, Any]) -> None:
                 layer.adapt(rows)
 
 
+def output_shapes(model: keras.Model, inputs: Shapes) -> dict[str, tuple[int | None, ...]]:
+    """Return the shape of each output of `model`, batch first, by name. The layer that makes it has the same name."""
+    given = {key: keras.KerasTensor((None, *shape), name=key) for key, shape in inputs.items()}
+    spec = model.compute_output_spec(network_input(given))
+    return {name: tuple(output.shape) for name, output in named_outputs(spec).items()}
+
+
 def named_outputs(outputs: Any) -> dict[str, Any]:
-    """Return what a model returned as a dictionary; the only output of a model is called "output"."""
-    return outputs if isinstance(outputs, dict) else {"output": outputs}
+    """Return what a model returned as a dictionary, the main output first; an only output has the name of that."""
+    return {MAIN_OUTPUT: outputs[MAIN_OUTPUT], **outputs} if isinstance(outputs, dict) else {MAIN_OUTPUT: outputs}
+
+
+def spread(target: Any, outputs: Iterable[str]) -> Any:
+    """Return what Keras compares with the outputs: the target, or it by name where there are several outputs."""
+    names = list(outputs)
+    return dict.fromkeys(names, target) if len(names) > 1 else target
+
+
+def figure_prefix(output: str) -> str:
+    """Return what stands before the figures of `output`: nothing for the main one."""
+    return "" if output == MAIN_OUTPUT else f"{output}_"

@@ -51,4 +51,4 @@ def build(inputs: Shapes, name: str) -> keras.Model:
     if len(inputs) != 1:
         raise ValueError(f"a perceptron has one input, got {', '.join(inputs)}")
     [(input_name, shape)] = inputs.items()
-    return keras.Sequential([keras.Input(shape, name=input_name), ThresholdUnit(name="threshold")], name=name)
+    return keras.Sequential([keras.Input(shape, name=input_name), ThresholdUnit(name="output")], name=name)

@@ -7,6 +7,8 @@ has a Normalization layer of its own; one input can serve as both, or two share 
 |---|---|---|---|
 | housing_wide_deep | features [8] | deep 30, 30; joined with the input; Dense(1) | 1,256, of which 1,239 trainable |
 | housing_wide_deep_two_inputs | wide [5], deep [6] | the same | 1,200, of which 1,176 trainable |
+| housing_wide_deep_aux | wide [5], deep [6] | the same, and a second Dense(1), `aux`, on the deep path alone | 1,231, \
+of which 1,207 trainable |
 """
 
 from collections.abc import Sequence
@@ -23,13 +25,15 @@ def build(
     deep: str,
     hidden: Sequence[int],
     outputs: int,
+    aux: bool = False,
     activation: str = "relu",
     output_activation: str = "linear",
 ) -> keras.Model:
-    """Return a network with one output [batch, outputs], float32; its Normalization layers are still to be adapted.
+    """Return a network to [batch, outputs], float32; its Normalization layers are still to be adapted.
 
     wide, deep: names of the inputs [batch, features] that take each path; they may be the same.
-    hidden: units of each hidden layer of the deep path.
+    hidden: units of each hidden layer of the deep path. aux: return {"output": ..., "aux": ...}, the second of the
+    same shape, which keeps the deep path learning by itself.
     Raises ValueError unless `wide` and `deep` are exactly the inputs.
     """
     if {wide, deep} != set(inputs):
@@ -41,4 +45,7 @@ def build(
         path = keras.layers.Dense(units, activation=activation, name=f"hidden_{number}")(path)
     joined = keras.layers.Concatenate(name="wide_and_deep")([normal[wide], path])
     output = keras.layers.Dense(outputs, activation=output_activation, name="output")(joined)
-    return keras.Model(network_input(given), output, name=name)
+    if not aux:
+        return keras.Model(network_input(given), output, name=name)
+    auxiliary = keras.layers.Dense(outputs, activation=output_activation, name="aux")(path)
+    return keras.Model(network_input(given), {"output": output, "aux": auxiliary}, name=name)

@@ -55,6 +55,30 @@ def learning_curves(history: pd.DataFrame, figure: str) -> str:
     return to_svg(chart)
 
 
+def parity_curves(history: pd.DataFrame, figure: str) -> str:
+    """Draw `figure` on valid by epoch, a line a seed, coloured by preparation.
+
+    history: columns normalization, seed, epoch, val_figure.
+    """
+    kinds = list(history["normalization"].unique())
+    values = history.rename(columns={f"val_{figure}": "value"})[["normalization", "seed", "epoch", "value"]]
+    highest = values[values["epoch"] > 3].groupby("normalization")["value"].max()
+    told = ", ".join(f"{highest[kind]:.3g} with {kind}" for kind in kinds if kind in highest)
+    chart = (
+        alt.Chart(
+            values, description=f"{figure} on valid by epoch for each seed; highest after epoch 3: {told or 'none'}"
+        )
+        .mark_line(strokeWidth=1.5, opacity=0.75, point={"size": 10} if len(values) <= 400 else False)
+        .encode(
+            alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)),
+            alt.Y("value:Q", title=f"{figure} on valid", scale=alt.Scale(zero=False)),
+            alt.Color("normalization:N", scale=alt.Scale(domain=kinds, range=[VALID, TRAIN][: len(kinds)])),
+            alt.Detail("seed:N"),
+        )
+    )
+    return to_svg(chart)
+
+
 def scale_of(values: pd.Series) -> alt.Scale:
     """Return a logarithmic scale for positive values over more than two orders of magnitude, else a linear one."""
     logarithmic = values.min() > 0 and values.max() > 100 * values.min()

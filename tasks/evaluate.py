@@ -14,10 +14,10 @@ import pandas as pd
 from prefect import task
 
 from config.params import ModelParams
-from models.views import get_target_view
-from tasks.examples import Examples, read_examples
+from models import figure_prefix, named_outputs, spread
+from tasks.examples import Examples, class_names, read_examples, true_class
 
-BATCH_ROWS = 4096
+BATCH_ROWS = 1024
 # Below this many rows a quarter of them says nothing.
 SLICED_ROWS = 100
 
@@ -37,25 +37,24 @@ def evaluate(model: keras.Model, params: ModelParams, schema: dict, train: Examp
 
     schema: the prepared data set's schema.json. Raises UserError where the test split is damaged.
     """
-    test = read_examples(params, "test")
+    return measure(model, params, schema, {"train": train, "valid": valid, "test": read_examples(params, "test")})
+
+
+def measure(model: keras.Model, params: ModelParams, schema: dict, splits: dict[str, Examples]) -> Evaluation:
+    """Measure `model` on each of `splits`; the last of them gives the figures per class, slices and predictions."""
     names = class_names(params, schema)
-    metrics = {}
-    for split, examples in {"train": train, "valid": valid, "test": test}.items():
-        output = model.predict(examples.x, batch_size=BATCH_ROWS, verbose=0)
-        loss = model.evaluate(examples.x, examples.target, batch_size=BATCH_ROWS, verbose=0, return_dict=True)["loss"]
-        figures = class_figures(examples, output) if names else quantity_figures(examples.target, output)
-        metrics[split] = {"loss": float(loss), **figures}
-    predictions = to_predictions(test, output, names)  # of test, the last split
+    metrics, outputs = {}, {}
+    for split, examples in splits.items():
+        returned = model.predict(examples.x, batch_size=BATCH_ROWS, verbose=0)
+        outputs = named_outputs(returned)
+        metrics[split] = {"loss": float(model.compute_loss(y=spread(examples.target, outputs), y_pred=returned))}
+        for name, output in outputs.items():
+            figures = class_figures(examples.target, output) if names else quantity_figures(examples.target, output)
+            metrics[split] |= {f"{figure_prefix(name)}{figure}": value for figure, value in figures.items()}
+    predictions = to_predictions(examples, outputs, names)
     per_class = figures_per_class(predictions, names) if names else {}
     slices = {} if names else figures_per_quarter(predictions, schema["target"])
     return Evaluation(metrics, per_class, slices, predictions)
-
-
-def class_names(params: ModelParams, schema: dict) -> list[str]:
-    """Return the names of the classes that the model tells apart; empty for a regression."""
-    if params.task == "regression":
-        return []
-    return list(get_target_view(params.target).class_names or schema["class_names"])
 
 
 def predicted_class(output: np.ndarray) -> np.ndarray:
@@ -63,10 +62,10 @@ def predicted_class(output: np.ndarray) -> np.ndarray:
     return output.argmax(axis=1) if output.shape[1] > 1 else (output[:, 0] >= 0.5).astype(np.int64)
 
 
-def class_figures(examples: Examples, output: np.ndarray) -> dict[str, float]:
+def class_figures(target: np.ndarray, output: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score
 
-    true, predicted = examples.target.reshape(-1).astype(np.int64), predicted_class(output)
+    true, predicted = true_class(target), predicted_class(output)
     return {
         "accuracy": float(accuracy_score(true, predicted)),
         "f1_macro": float(f1_score(true, predicted, average="macro", zero_division=0)),
@@ -84,16 +83,22 @@ def quantity_figures(target: np.ndarray, output: np.ndarray) -> dict[str, float]
     }
 
 
-def to_predictions(test: Examples, output: np.ndarray, names: list[str]) -> pd.DataFrame:
-    """Return index, true and predicted of each test row, and the probability of each class."""
-    frame: dict[str, Any] = {"index": test.index, "true": test.target.reshape(-1)}
-    if not names:
-        frame["predicted"] = output.reshape(-1)
-        return pd.DataFrame(frame)
-    frame["true"] = frame["true"].astype(np.int64)
-    frame["predicted"] = predicted_class(output).astype(np.int64)
-    probabilities = output if output.shape[1] > 1 else np.concatenate([1 - output, output], axis=1)
-    return pd.DataFrame(frame | {f"probability {name}": probabilities[:, k] for k, name in enumerate(names)})
+def to_predictions(test: Examples, outputs: dict[str, np.ndarray], names: list[str]) -> pd.DataFrame:
+    """Return index, true and predicted of each test row, and the probability of each class.
+
+    A further output has columns of its own, which begin with its name.
+    """
+    true = true_class(test.target) if names else test.target.reshape(-1)
+    frame: dict[str, Any] = {"index": test.index, "true": true}
+    for name, output in outputs.items():
+        start = figure_prefix(name)
+        if not names:
+            frame[f"{start}predicted"] = output.reshape(-1)
+            continue
+        frame[f"{start}predicted"] = predicted_class(output).astype(np.int64)
+        probabilities = output if output.shape[1] > 1 else np.concatenate([1 - output, output], axis=1)
+        frame |= {f"{start}probability {label}": probabilities[:, k] for k, label in enumerate(names)}
+    return pd.DataFrame(frame)
 
 
 def figures_per_class(predictions: pd.DataFrame, names: list[str]) -> dict[str, dict[str, float]]:

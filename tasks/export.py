@@ -21,7 +21,7 @@ from config.errors import UserError
 from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import to_values
-from models import named_outputs, network_input
+from models import MAIN_OUTPUT, named_outputs, network_input
 from models.views import columns_needed, compute_inputs
 from tasks.examples import Examples
 from tasks.files import read_json, write_json
@@ -41,16 +41,22 @@ def serving_model(model: keras.Model, params: ModelParams, statistics: dict) -> 
     A number's input is float32 [batch]; a picture's is [batch, height, width] of the raw dtype.
     """
     dataset = get_dataset(params.dataset)
-    raw, columns = {}, {}
-    for name in columns_needed(params.inputs, dataset.features):
+    raw = {}
+    for name in raw_columns_needed(params):
         field = dataset.schema.field(name).type
         shape = tuple(getattr(field, "shape", ()))
-        dtype = str(field.value_type) if shape else "float32"
-        raw[name] = keras.Input(shape, dtype=dtype, name=name)
-        columns[name] = normalize(name, keras.ops.cast(raw[name], "float32"), statistics)
+        raw[name] = keras.Input(shape, dtype=str(field.value_type) if shape else "float32", name=name)
+    features = dataset.derive({name: keras.ops.cast(value, "float32") for name, value in raw.items()})
+    columns = {name: normalize(name, value, statistics) for name, value in features.items()}
     inputs = compute_inputs(params.inputs, columns, dataset.features)
     outputs = model(network_input(inputs))
     return keras.Model(raw, named_outputs(outputs), name=model.name)
+
+
+def raw_columns_needed(params: ModelParams) -> list[str]:
+    """Return the raw columns that the exported model takes, in the data set's order."""
+    dataset = get_dataset(params.dataset)
+    return dataset.raw_columns(columns_needed(params.inputs, dataset.features, tuple(dataset.derived)))
 
 
 def export(model: keras.Model, params: ModelParams, statistics: dict, facts: dict, folder: Path) -> None:
@@ -77,7 +83,7 @@ def verify_export(
     Raises UserError when an output differs by more than TOLERANCE.
     """
     dataset = get_dataset(params.dataset)
-    names = columns_needed(params.inputs, dataset.features)
+    names = raw_columns_needed(params)
     compared = read_raw(dataset, raw_sha256).take(valid.index[:COMPARED_ROWS])
     columns = {name: to_values(compared[name]) for name in names}
     rows = compared.num_rows
@@ -94,7 +100,7 @@ def verify_export(
                 f"{name!r} (tolerance {TOLERANCE:g}). Nothing was published; the previous artifacts are unchanged."
             )
         logger.info("%s: loaded in a fresh process, the SavedModel differs by %.1g", model.name, difference)
-    answers = loaded[next(iter(named_outputs(expected)))][rows:]
+    answers = loaded[MAIN_OUTPUT][rows:]
     return {label: float(answer[-1]) for label, answer in zip(params.probes, answers, strict=True)}
 
 

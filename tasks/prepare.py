@@ -38,8 +38,8 @@ class Prepared:
 def prepared_schema(dataset: Dataset) -> pa.Schema:
     """Return the columns and types of every prepared table of `dataset`."""
     fields = [(INDEX, pa.int64())]
-    for name in dataset.features:
-        raw = dataset.schema.field(name).type
+    for name in dataset.prepared_columns:
+        raw = pa.float32() if name in dataset.derived else dataset.schema.field(name).type
         tensor = isinstance(raw, pa.FixedShapeTensorType)
         fields.append((name, image_type(np.float32, tuple(raw.shape)) if tensor else pa.float32()))
     fields.append((dataset.target, pa.int64() if dataset.class_names else pa.float32()))
@@ -59,25 +59,31 @@ def prepare(dataset: Dataset, params: DatasetParams, table: pa.Table, provenance
         raise UserError(f"{paths.PARAMS}: datasets.{dataset.name}.{error}") from None
     check_not_empty(dataset, rows)
 
-    statistics = train_statistics(params.normalization, {name: raw[name][rows["train"]] for name in raw})
+    duplicates = count_duplicates(list(raw.values()), rows)
+    numbers = {name: values.astype(np.float32) for name, values in raw.items() if values.ndim == 1}
+    features = dataset.derive({**raw, **numbers})
+    train = {name: values[rows["train"]] for name, values in features.items()}
+    statistics = train_statistics(params.normalization, train, float(params.tail) if params.tail else None)
     schema = prepared_schema(dataset)
     target = target.astype(np.int64 if dataset.class_names else np.float32)
     tables = {}
     for split, taken in rows.items():
-        features = [normalize(name, raw[name][taken].astype(np.float32), statistics) for name in raw]
-        columns = [taken, *features, target[taken]]
+        normal = [normalize(name, values[taken].astype(np.float32), statistics) for name, values in features.items()]
+        columns = [taken, *normal, target[taken]]
         tables[split] = pa.table([to_column(values) for values in columns], schema=schema)
     facts = {
         "dataset": dataset.name,
         "source": provenance["source"],
         "raw_sha256": provenance["sha256"],
         "features": list(dataset.features),
+        "derived": list(dataset.derived),
         "target": dataset.target,
         "target_unit": dataset.target_unit,
         "class_names": provenance["class_names"],
         "rows": {split: len(taken) for split, taken in rows.items()},
         "columns": {field.name: str(field.type) for field in schema},
-        "duplicates": count_duplicates(list(raw.values()), rows),
+        "train_median": None if dataset.class_names else float(np.median(target[rows["train"]])),
+        "duplicates": duplicates,
     }
     return Prepared(tables, statistics, facts)
 

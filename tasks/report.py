@@ -23,6 +23,8 @@ from tasks.raw import read_provenance, read_raw
 # The figure that stands for a model, by task; and whether more of it is better.
 MAIN_FIGURE = {"regression": ("rmse", False), "binary": ("accuracy", True), "multiclass": ("accuracy", True)}
 EXAMPLES = 3
+# Validation is called stable or not by what it does after these.
+SETTLED_EPOCHS = 3
 
 
 def read_artifacts(name: str) -> dict[str, Any]:
@@ -43,31 +45,117 @@ def read_artifacts(name: str) -> dict[str, Any]:
     }
 
 
-def summarize(params: Params, artifacts: dict[str, dict]) -> list[dict]:
-    """Return the content of summary.json: an object a model, in the order of params.yaml."""
-    return [
+def read_parity(name: str) -> dict[str, Any]:
+    """Read what the stage `parity` wrote of model `name`: its figures, and `history`, a row an epoch of each run."""
+    folder, stage = paths.parity_folder(name), f"parity@{name}"
+    try:
+        history = pd.read_csv(folder / "history.csv")
+    except FileNotFoundError as error:
+        raise missing(Path(error.filename), stage) from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{folder}: {error}. Run `dvc repro --force {stage}`.") from None
+    return {**read_json(folder / "metrics.json", stage), "history": history}
+
+
+def read_baselines(params: Params) -> dict[str, dict]:
+    """Read what the stage `baselines` wrote, by name, with `seconds` of the fit; {} where params.yaml has none."""
+    if not params.baselines:
+        return {}
+    measured = read_json(paths.BASELINES / "metrics.json", "baselines")
+    seconds = read_json(paths.BASELINES / "run.json", "baselines")
+    return {name: {**measured[name], "seconds": seconds[name]} for name in params.baselines}
+
+
+def summarize(
+    params: Params, artifacts: dict[str, dict], parities: dict[str, dict], baselines: dict[str, dict]
+) -> list[dict]:
+    """Return the content of summary.json: an object a model, then one a baseline, in the order of params.yaml."""
+    networks = [
         {
             "name": name,
+            "kind": "network",
             "dataset": read["metrics"]["dataset"],
             "task": read["metrics"]["task"],
             "source": read["metrics"]["source"],
             "params": read["metrics"]["parameters"]["total"],
             "metrics": read["metrics"]["metrics"],
             "probes": read["metrics"]["probes"],
-            "notes": comparable_notes(params, name, read),
+            "notes": comparable_notes(params, name, read["metrics"]["source"]),
+            "notes_recipe": parities[name]["runs"] if name in parities else None,
             "seconds": {step: read["run"]["seconds"][step] for step in ("fit", "total")},
         }
         for name, read in artifacts.items()
     ]
+    return networks + [
+        {
+            "name": name,
+            "kind": "baseline",
+            **{key: read[key] for key in ("dataset", "task", "source")},
+            "params": read["parameters"]["total"],
+            "metrics": read["metrics"],
+            "probes": {},
+            "notes": comparable_notes(params, name, read["source"]),
+            "notes_recipe": None,
+            "seconds": {"fit": read["seconds"]["fit"], "total": read["seconds"]["fit"]},
+        }
+        for name, read in baselines.items()
+    ]
 
 
-def comparable_notes(params: Params, name: str, read: dict) -> dict | None:
+def comparable_notes(params: Params, name: str, source: str) -> dict | None:
     """Return what the notes print for model `name`; None for a model of sample data, which they say nothing of."""
-    return params.notes.get(name) if read["metrics"]["source"] == "real" else None
+    return params.notes.get(name) if source == "real" else None
 
 
-def describe(name: str, read: dict, notes: dict | None, table: pa.Table) -> dict[str, Any]:
-    """Return what the page shows of one model. read: of `read_artifacts`. table: its data set's raw rows."""
+def describe_baseline(name: str, read: dict, notes: dict | None) -> dict[str, Any]:
+    """Return what the page shows of one baseline. read: of `read_baselines`."""
+    figure, more_is_better = MAIN_FIGURE[read["task"]]
+    return {
+        "name": name,
+        "dataset": get_dataset(read["dataset"]).title,
+        "estimator": read["estimator"],
+        "figure": figure,
+        "metrics": read["metrics"],
+        "verdict": verdict(read["metrics"], notes or {}, figure, more_is_better),
+        "parameters": read["parameters"],
+        "seconds": read["seconds"]["fit"],
+    }
+
+
+def describe_parity(parity: dict, figure: str, notes: dict) -> dict[str, Any]:
+    """Return what the page shows of a model's runs by the notes' own recipe. parity: of `read_parity`."""
+    history = parity["history"]
+    rows = []
+    for run in parity["runs"]:
+        mine = history[(history["normalization"] == run["normalization"]) & (history["seed"] == run["seed"])]
+        settled = mine[mine["epoch"] > SETTLED_EPOCHS][f"val_{figure}"]
+        rows.append(
+            {
+                "normalization": run["normalization"],
+                "seed": run["seed"],
+                "epochs": run["epochs"],
+                "valid": run["metrics"]["valid"][figure],
+                "test": {key: value for key, value in run["metrics"]["test"].items() if key.endswith(figure)},
+                "highest": float(settled.max()) if len(settled) else None,
+            }
+        )
+    return {
+        "rows": rows,
+        "figures": list(rows[0]["test"]),
+        "notes": notes.get("test", {}),
+        "after": SETTLED_EPOCHS,
+        "chart": charts.parity_curves(history, figure),
+    }
+
+
+def describe(
+    name: str, read: dict, notes: dict | None, table: pa.Table, parity: dict | None, baselines: dict[str, dict]
+) -> dict[str, Any]:
+    """Return what the page shows of one model.
+
+    read: of `read_artifacts`. table: its data set's raw rows. parity: of `read_parity`. baselines: those that
+    learn the same from the same data set.
+    """
     metrics, predictions, history = read["metrics"], read["predictions"], read["history"]
     dataset = get_dataset(metrics["dataset"])
     figure, more_is_better = MAIN_FIGURE[metrics["task"]]
@@ -91,12 +179,20 @@ def describe(name: str, read: dict, notes: dict | None, table: pa.Table) -> dict
         "slices": metrics["slices"],
         "probes": metrics["probes"],
         "run": read["run"],
-        "curves": [charts.learning_curves(history, column) for column in ("loss", figure)],
+        "curves": [charts.learning_curves(history, column) for column in curve_columns(history, figure)],
+        "parity": describe_parity(parity, figure, notes or {}) if parity else None,
+        "baselines": {other: read["metrics"]["test"][figure] for other, read in baselines.items()},
         "scatter": charts.predicted_against_true(predictions, unit) if regression else None,
         "residuals": charts.residuals(predictions, unit) if regression else None,
         "confusion": confusion(predictions, names) if names else None,
         "examples": examples(dataset, table, predictions.head(EXAMPLES), names),
     }
+
+
+def curve_columns(history: pd.DataFrame, figure: str) -> list[str]:
+    """Return the figures to draw: the loss, the main figure, and the same figure of further outputs."""
+    further = [str(name) for name in history.columns if name.endswith(f"_{figure}") and not name.startswith("val_")]
+    return ["loss", figure, *further]
 
 
 def verdict(metrics: dict, notes: dict, figure: str, more_is_better: bool) -> dict | None:
@@ -168,28 +264,41 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def render(models: list[dict], sources: list[dict]) -> str:
-    """Return the page. models: of `describe`. sources: provenance of each data set used."""
+def render(models: list[dict], baselines: list[dict], sources: list[dict]) -> str:
+    """Return the page.
+
+    models: of `describe`. baselines: of `describe_baseline`. sources: provenance of each data set used.
+    """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     templates.filters |= {"number": number, "duration": duration}
     sample = any(model["source"] == "sample" for model in models)
-    return templates.get_template("report.html.jinja").render(models=models, sources=sources, sample=sample)
+    return templates.get_template("report.html.jinja").render(
+        models=models, baselines=baselines, sources=sources, sample=sample
+    )
 
 
 def report(params: Params, folder: Path) -> None:
     """Write `index.html` and `summary.json` of all models of `params` into `folder`."""
     artifacts = {name: read_artifacts(name) for name in params.models}
+    parities = {name: read_parity(name) for name in params.parity}
+    baselines = read_baselines(params)
     used = {read["metrics"]["dataset"]: read["metrics"]["raw_sha256"] for read in artifacts.values()}
     tables = {name: read_raw(get_dataset(name), sha256) for name, sha256 in used.items()}
     sources = [read_provenance(get_dataset(name)) for name in used]
-    models = [
-        describe(name, read, comparable_notes(params, name, read), tables[read["metrics"]["dataset"]])
-        for name, read in artifacts.items()
+    models = []
+    for name, read in artifacts.items():
+        learnt = (params.models[name].dataset, params.models[name].target)
+        rivals = {other: rival for other, rival in baselines.items() if (rival["dataset"], rival["target"]) == learnt}
+        notes = comparable_notes(params, name, read["metrics"]["source"])
+        models.append(describe(name, read, notes, tables[read["metrics"]["dataset"]], parities.get(name), rivals))
+    compared = [
+        describe_baseline(name, read, comparable_notes(params, name, read["source"]))
+        for name, read in baselines.items()
     ]
-    write_json(folder / "summary.json", summarize(params, artifacts))
-    (folder / "index.html").write_text(render(models, sources), encoding="utf-8")
+    write_json(folder / "summary.json", summarize(params, artifacts, parities, baselines))
+    (folder / "index.html").write_text(render(models, compared, sources), encoding="utf-8")
 
 
 report_task = task(report)

@@ -31,7 +31,7 @@ def edit_params(folder: Path, **values: object) -> None:
 
 
 def make_workspace(folder: Path) -> Path:
-    """Copy the code into `folder`, with parameters for the sample and one epoch a model."""
+    """Copy the code into `folder`, with parameters for the sample, one epoch a model, and two runs for parity."""
     from flows.demo import copy_workspace
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,8 +41,11 @@ def make_workspace(folder: Path) -> Path:
         copy_workspace(folder)
     finally:
         os.chdir(before)
-    epochs = {f"models__{name}__fit__epochs": 1 for name in YAML().load(folder / "params.yaml")["models"]}
-    edit_params(folder, **epochs)
+    params = YAML().load(folder / "params.yaml")
+    short: dict[str, object] = {f"models__{name}__fit__epochs": 1 for name in params["models"]}
+    for name in params["parity"]:
+        short |= {f"parity__{name}__fit__epochs": 1, f"parity__{name}__seeds": [42]}
+    edit_params(folder, **short)
     return folder
 
 

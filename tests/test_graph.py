@@ -11,7 +11,9 @@ GRAPH = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 BY_NAME = {
     "ingest": {"datasets/${key}.py"},
     "prepare": {"datasets/${key}.py"},
-    "train": {"datasets/${item.dataset}.py", "models/${item.family}.py"},
+    "train": {"datasets/${item.dataset}.py", "models/${item.family}.py", "models/layers.py"},
+    "parity": {"datasets/${item.dataset}.py", "models/${item.family}.py", "models/layers.py"},
+    "baselines": {f"datasets/{name}.py" for name in YAML(typ="safe").load(ROOT / "params.yaml")["datasets"]},
     "report": {"tasks/report.html.jinja"},
 }
 
@@ -47,8 +49,8 @@ def test_a_stage_is_the_flow_of_the_same_name(stage):
 
 
 def test_the_stages_are_those_of_the_plan():
-    assert list(GRAPH) == ["ingest", "prepare", "train", "report"]
+    assert list(GRAPH) == ["ingest", "prepare", "train", "parity", "baselines", "report"]
     assert GRAPH["train"]["do"]["params"] == ["seed", "models.${key}"]
     assert GRAPH["prepare"]["do"]["params"] == ["datasets.${key}"]
     assert GRAPH["ingest"]["do"]["params"] == ["data.source"]
-    assert GRAPH["report"]["params"] == ["models", "notes"]
+    assert GRAPH["report"]["params"] == ["baselines", "models", "notes", "parity"]

@@ -1,0 +1,24 @@
+"""Fit every baseline of params.yaml: data/raw, data/prepared -> artifacts/baselines."""
+
+from prefect import flow
+
+from config import paths
+from config.params import load_params
+from flows.command_line import run
+from tasks.baselines import baseline_task
+from tasks.files import staged_folder, write_json
+
+
+@flow(name="baselines")
+def baselines() -> None:
+    """Fit scikit-learn's models and the guesses that the networks are compared with."""
+    measured, seconds = {}, {}
+    with staged_folder(paths.BASELINES) as folder:
+        for name, params in load_params().baselines.items():
+            measured[name], seconds[name] = baseline_task(name, params)
+        write_json(folder / "metrics.json", measured)
+        write_json(folder / "run.json", {name: {"fit": round(taken, 3)} for name, taken in seconds.items()})
+
+
+if __name__ == "__main__":
+    run(baselines)

@@ -1,0 +1,77 @@
+"""A convolutional network for one picture, as `keras.Sequential`.
+
+| model | layers | parameters |
+|---|---|---|
+| fashion_cnn | Conv 64 7x7, pool, 2 x Conv 128 3x3, pool, 2 x Conv 256 3x3, pool, Flatten, Dense 128, Dropout 0.5, \
+Dense 64, Dropout 0.5, Dense(10, softmax) | 1,413,834 |
+
+Same padding, ReLU, He's normal initialisation (K. He et al., "Delving deep into rectifiers",
+arXiv:1502.01852, 2015); the architecture is the notes'.
+"""
+
+from collections.abc import Sequence
+
+import keras
+from typing_extensions import TypedDict
+
+from models import Shapes
+from models.layers import DepthPool
+
+
+class Block(TypedDict, total=False):
+    """`convolutions` layers of `filters` filters, kernel x kernel each, and a pooling that halves the picture."""
+
+    filters: int
+    kernel: int
+    convolutions: int
+    depth_pool: int  # pool the channels in groups of so many, after the picture
+
+
+def build(
+    inputs: Shapes,
+    name: str,
+    blocks: Sequence[Block],
+    hidden: Sequence[int],
+    outputs: int,
+    dropout: float = 0.0,
+    global_pool: bool = False,
+    activation: str = "relu",
+    output_activation: str = "linear",
+) -> keras.Model:
+    """Return a network from a picture [batch, height, width, channels] to [batch, outputs], float32.
+
+    hidden: units of each Dense layer behind the convolutions. dropout: share dropped behind each of them.
+    global_pool: average each feature map instead of flattening them.
+    Raises ValueError unless there is exactly one input, a picture.
+    """
+    if len(inputs) != 1 or len(next(iter(inputs.values()))) != 3:
+        raise ValueError(f"a cnn has one input [height, width, channels], got {inputs}")
+    [(input_name, shape)] = inputs.items()
+    layers = [keras.Input(shape, name=input_name)]
+    for number, block in enumerate(blocks, start=1):
+        for repetition in range(1, block.get("convolutions", 1) + 1):
+            layers.append(
+                keras.layers.Conv2D(
+                    block["filters"],
+                    block["kernel"],
+                    padding="same",
+                    activation=activation,
+                    kernel_initializer="he_normal",
+                    name=f"convolution_{number}_{repetition}",
+                )
+            )
+        layers.append(keras.layers.MaxPooling2D(name=f"pool_{number}"))
+        if "depth_pool" in block:
+            layers.append(DepthPool(block["depth_pool"], name=f"depth_pool_{number}"))
+    layers.append(
+        keras.layers.GlobalAveragePooling2D(name="average") if global_pool else keras.layers.Flatten(name="flatten")
+    )
+    for number, units in enumerate(hidden, start=1):
+        dense = keras.layers.Dense(
+            units, activation=activation, kernel_initializer="he_normal", name=f"hidden_{number}"
+        )
+        layers.append(dense)
+        if dropout:
+            layers.append(keras.layers.Dropout(dropout, name=f"dropout_{number}"))
+    layers.append(keras.layers.Dense(outputs, activation=output_activation, name="output"))
+    return keras.Sequential(layers, name=name)
