@@ -10,21 +10,25 @@ arXiv:1502.01852, 2015); the architecture is the notes'.
 """
 
 from collections.abc import Sequence
+from typing import NotRequired
 
 import keras
+from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from models import Shapes
 from models.layers import DepthPool
 
 
-class Block(TypedDict, total=False):
+class Block(TypedDict):
     """`convolutions` layers of `filters` filters, kernel x kernel each, and a pooling that halves the picture."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # how pydantic wants it
 
     filters: int
     kernel: int
-    convolutions: int
-    depth_pool: int  # pool the channels in groups of so many, after the picture
+    convolutions: NotRequired[int]
+    depth_pool: NotRequired[int]  # pool the channels in groups of so many, after the picture
 
 
 def build(

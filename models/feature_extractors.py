@@ -13,6 +13,7 @@ architectures are the notes'.
 from collections.abc import Sequence
 
 import keras
+from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from models import Shapes, network_input
@@ -20,6 +21,8 @@ from models import Shapes, network_input
 
 class Extractor(TypedDict):
     """The name of the input that it looks at, and the size of its kernels."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # how pydantic wants it
 
     input: str
     kernel: int

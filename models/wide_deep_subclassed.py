@@ -61,5 +61,7 @@ def build(
     if set(inputs) != {"wide", "deep"}:
         raise ValueError(f"the inputs are wide and deep, got {', '.join(inputs)}")
     model = WideAndDeepModel(hidden, outputs, activation, output_activation, name=name)
+    for key, shape in inputs.items():  # outside the call, in whose graph the statistics would stay
+        getattr(model, f"normalize_{key}").build((None, *shape))
     model({key: keras.Input(shape, name=key) for key, shape in inputs.items()})
     return model
