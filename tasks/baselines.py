@@ -18,6 +18,7 @@ from tasks.examples import read_schema, true_class
 from tasks.files import read_table
 from tasks.prepare import INDEX
 from tasks.raw import read_raw
+from tasks.recipe import check_views
 
 
 def baseline(name: str, params: Baseline) -> tuple[dict, float]:
@@ -28,6 +29,7 @@ def baseline(name: str, params: Baseline) -> tuple[dict, float]:
     """
     dataset = get_dataset(params.dataset)
     schema = read_schema(params.dataset)
+    check_views(f"baselines.{name}", dataset, {name: params.inputs}, params.target)
     target = get_target_view(params.target)
     table = read_raw(dataset, schema["raw_sha256"])
     columns = get_input_view(params.inputs).columns_of(dataset.features)

@@ -8,6 +8,7 @@ from config import paths
 from config.errors import UserError, unknown_name
 from config.params import ModelParams
 from datasets import get_dataset
+from datasets.dataset import Dataset
 from models import Shapes, output_shapes
 from models.views import columns_needed, get_target_view, get_weight_view
 
@@ -30,16 +31,34 @@ def fault(name: str, key: str, message: str) -> UserError:
     return UserError(f"{paths.PARAMS}: models.{name}.{key}: {message}")
 
 
+def check_views(section: str, dataset: Dataset, inputs: dict[str, str], target_name: str) -> list[str]:
+    """Raise UserError unless the views suit `dataset`; return the raw columns that they need.
+
+    section: of params.yaml, for the message. inputs: name of an input: name of its view.
+    """
+    try:
+        needed = dataset.raw_columns(columns_needed(inputs, dataset.features, tuple(dataset.derived)))
+    except UserError as error:
+        raise UserError(f"{paths.PARAMS}: {section}.inputs: {error}") from None
+    try:
+        target = get_target_view(target_name)
+    except UserError as error:
+        raise UserError(f"{paths.PARAMS}: {section}.target: {error}") from None
+    if target.dataset not in (None, dataset.name):
+        message = f"{target_name!r} is for {target.dataset}, not for {dataset.name}."
+        raise UserError(f"{paths.PARAMS}: {section}.target: {message}")
+    if target.dataset is None and (target.task == "regression") != (dataset.class_names is None):
+        fitting = "class" if dataset.class_names else "value"
+        message = f"{target_name!r} does not fit {dataset.name}; use {fitting!r}."
+        raise UserError(f"{paths.PARAMS}: {section}.target: {message}")
+    return needed
+
+
 def check_recipe(name: str, params: ModelParams) -> None:
     """Raise UserError unless the views of model `name` suit its data set, and its task and probes the views."""
     dataset = get_dataset(params.dataset)
-    needed = dataset.raw_columns(columns_needed(params.inputs, dataset.features, tuple(dataset.derived)))
+    needed = check_views(f"models.{name}", dataset, params.inputs, params.target)
     target = get_target_view(params.target)
-    if target.dataset not in (None, dataset.name):
-        raise fault(name, "target", f"{params.target!r} is for {target.dataset}, not for {dataset.name}.")
-    if target.dataset is None and (target.task == "regression") != (dataset.class_names is None):
-        fitting = "class" if dataset.class_names else "value"
-        raise fault(name, "target", f"{params.target!r} does not fit {dataset.name}; use {fitting!r}.")
     if params.task != target.task:
         raise fault(name, "task", f"{params.task!r} does not fit target {params.target!r}; use {target.task!r}.")
     wanted = LABELS.get(params.compile.loss, target.labels)
@@ -47,7 +66,10 @@ def check_recipe(name: str, params: ModelParams) -> None:
         message = f"{params.compile.loss!r} compares with {wanted} labels, and target {params.target!r} gives"
         raise fault(name, "compile.loss", f"{message} {target.labels} labels; use target {TARGETS[wanted]!r}.")
     if params.fit.sample_weight:
-        get_weight_view(params.fit.sample_weight)
+        try:
+            get_weight_view(params.fit.sample_weight)
+        except UserError as error:
+            raise fault(name, "fit.sample_weight", str(error)) from None
     check_class_weight(name, params)
     for label, row in params.probes.items():
         if sorted(row) != sorted(needed):

@@ -57,24 +57,34 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def prepared(workspace: Path) -> Path:
-    """A workspace in which every data set is ingested and prepared, by the plain functions."""
+@pytest.fixture(scope="session")
+def prepared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data/raw and data/prepared of every data set, made by the plain functions."""
     from config import paths
     from config.params import load_params
     from datasets import get_dataset
     from tasks.ingest import fetch, provenance, write_raw
     from tasks.prepare import prepare, write_prepared
 
-    params = load_params()
-    paths.RAW.mkdir(parents=True)
-    for name in params.datasets:
-        dataset = get_dataset(name)
-        write_raw(dataset, "sample", fetch(dataset, "sample"), paths.RAW)
-        paths.prepared_folder(name).mkdir(parents=True)
-        raw = fetch(dataset, "sample")
-        made = prepare(dataset, params.dataset(name), raw, provenance(dataset, "sample", raw))
-        write_prepared(made, paths.prepared_folder(name))
+    folder = make_workspace(tmp_path_factory.mktemp("prepared"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params = load_params()
+        paths.RAW.mkdir(parents=True)
+        for name in params.datasets:
+            dataset = get_dataset(name)
+            raw = fetch(dataset, "sample")
+            write_raw(dataset, "sample", raw, paths.RAW)
+            paths.prepared_folder(name).mkdir(parents=True)
+            made = prepare(dataset, params.dataset(name), raw, provenance(dataset, "sample", raw))
+            write_prepared(made, paths.prepared_folder(name))
+    return folder / "data"
+
+
+@pytest.fixture
+def prepared(workspace: Path, prepared_data: Path) -> Path:
+    """A workspace in which every data set is ingested and prepared."""
+    shutil.copytree(prepared_data, workspace / "data", dirs_exist_ok=True)
     return workspace
 
 

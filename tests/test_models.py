@@ -11,7 +11,15 @@ from sklearn.model_selection import train_test_split
 
 from config.errors import UserError
 from config.params import load_params
-from models import adapt_normalization, build_model, family_names, network_input
+from models import (
+    adapt_normalization,
+    build_model,
+    family_names,
+    named_outputs,
+    network_input,
+    output_shapes,
+)
+from models.layers import DepthPool
 from models.losses import half_squared_error
 from models.perceptron import ThresholdUnit, heaviside
 from models.views import columns_needed, compute_inputs, get_input_view, get_target_view
@@ -24,8 +32,15 @@ EXPECTED = {
     "housing_mlp": ({"features": (8,)}, 5_618, 5_601),
     "housing_wide_deep": ({"features": (8,)}, 1_256, 1_239),
     "housing_wide_deep_two_inputs": ({"wide": (5,), "deep": (6,)}, 1_200, 1_176),
+    "housing_wide_deep_aux": ({"wide": (5,), "deep": (6,)}, 1_231, 1_207),
+    "housing_wide_deep_subclassed": ({"wide": (5,), "deep": (6,)}, 1_231, 1_207),
+    "binary_mlp": ({"features": (10,)}, 551, 551),
     "fashion_mlp": ({"image": (28, 28)}, 266_610, 266_610),
     "fashion_mlp_300": ({"image": (28, 28)}, 328_810, 328_810),
+    "fashion_cnn": ({"image": (28, 28, 1)}, 1_413_834, 1_413_834),
+    "binary_cnn": ({"grey": (64, 64, 1)}, 35_813, 35_813),
+    "shared_input_cnn": ({"grey": (64, 64, 1)}, 86_787, 86_787),
+    "multi_input_cnn": ({"grey": (64, 64, 1), "colour": (32, 32, 3)}, 49_699, 49_699),
 }
 
 
@@ -53,8 +68,10 @@ def test_the_parameter_count_is_exactly_that_of_the_notes(name):
 @pytest.mark.parametrize("name", EXPECTED)
 @pytest.mark.parametrize("count", [1, 7])
 def test_a_batch_of_any_size_gives_a_row_of_outputs_each(name, count):
-    outputs = load_params().model(name).build.get("outputs", 1)
-    assert build(name).predict(network_input(rows_for(name, count)), verbose=0).shape == (count, outputs)
+    units = load_params().model(name).build.get("outputs", 1)
+    returned = named_outputs(build(name).predict(network_input(rows_for(name, count)), verbose=0))
+    assert {output: values.shape for output, values in returned.items()} == dict.fromkeys(returned, (count, units))
+    assert list(returned) == list(output_shapes(build(name), EXPECTED[name][0]))
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -74,10 +91,22 @@ def test_a_saved_model_comes_back_the_same(name, tmp_path):
     model.save(tmp_path / "model.keras")
     rows = network_input(rows_for(name, 9))
     restored = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(restored.predict(rows, verbose=0), model.predict(rows, verbose=0))
+    before, after = (named_outputs(one.predict(rows, verbose=0)) for one in (model, restored))
+    assert list(after) == list(before)
+    for output, values in before.items():
+        np.testing.assert_array_equal(after[output], values)
 
 
-@pytest.mark.parametrize("name", ["housing_mlp", "housing_wide_deep", "housing_wide_deep_two_inputs"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "housing_wide_deep_subclassed",
+        "housing_wide_deep_aux",
+        "housing_mlp",
+        "housing_wide_deep",
+        "housing_wide_deep_two_inputs",
+    ],
+)
 def test_an_adapted_normalization_standardises_its_input(name):
     model = build(name)
     inputs = {key: rows * 3 + 5 for key, rows in rows_for(name, 500).items()}
@@ -105,7 +134,7 @@ def test_wide_and_deep_must_be_the_inputs():
 
 
 def test_an_unknown_family_or_argument_lists_the_valid_ones():
-    with pytest.raises(UserError, match="mlp, perceptron, wide_deep"):
+    with pytest.raises(UserError, match="cnn, feature_extractors, mlp, perceptron, wide_deep, wide_deep_subclassed"):
         build_model("mpl", {"x": (1,)}, "m", {})
     with pytest.raises(UserError, match=r"models\.m\.build 'layers'.*hidden.*outputs"):
         build_model("mlp", {"x": (1,)}, "m", {"layers": [3], "outputs": 1})
@@ -118,7 +147,109 @@ def test_an_unknown_family_or_argument_lists_the_valid_ones():
         build_model("mlp", {"x": (1,)}, "m", {"hidden": [], "outputs": 1, "normalization": "no"})
     with pytest.raises(UserError, match="one input"):
         build_model("mlp", {"a": (1,), "b": (1,)}, "m", {"hidden": [], "outputs": 1})
-    assert family_names() == ["mlp", "perceptron", "wide_deep"]
+    assert set(family_names()) == {model.family for model in load_params().models.values()}
+
+
+def test_functional_and_subclassed_wide_and_deep_are_the_same_function():
+    functional, subclassed = build("housing_wide_deep_aux"), build("housing_wide_deep_subclassed")
+    rows = rows_for("housing_wide_deep_aux", 40)
+    adapt_normalization(functional, {key: values * 2 + 1 for key, values in rows.items()})
+    subclassed_layers = {layer.name: layer for layer in subclassed._flatten_layers()}
+    for layer in functional.layers:
+        if layer.weights:
+            subclassed_layers[layer.name].set_weights(layer.get_weights())
+    for name in ("normalize_wide", "normalize_deep"):
+        subclassed_layers[name].finalize_state()
+    expected = functional.predict(rows, verbose=0)
+    for output, values in subclassed.predict(rows, verbose=0).items():
+        np.testing.assert_allclose(values, expected[output], rtol=1e-5, atol=1e-6)
+
+
+def test_the_auxiliary_output_sees_the_deep_path_alone():
+    model = build("housing_wide_deep_aux")
+    rows = rows_for("housing_wide_deep_aux", 5)
+    before = model.predict(rows, verbose=0)
+    after = model.predict({**rows, "wide": rows["wide"] + 1}, verbose=0)
+    np.testing.assert_array_equal(after["aux"], before["aux"])
+    assert np.all(after["output"] != before["output"])
+
+
+@pytest.mark.parametrize(
+    ("family", "inputs", "arguments", "told"),
+    [
+        ("cnn", {"image": (28, 28)}, {"blocks": [], "hidden": [], "outputs": 1}, "one input"),
+        ("cnn", {"image": (28, 28, 1)}, {"blocks": [{"filter": 3}], "hidden": [], "outputs": 1}, "filter"),
+        (
+            "feature_extractors",
+            {"grey": (64, 64, 1)},
+            {"extractors": {"a": {"input": "gray", "kernel": 4}}, "filters": [3], "hidden": [], "outputs": 1},
+            "look at gray, the inputs are grey",
+        ),
+        ("wide_deep_subclassed", {"x": (3,)}, {"hidden": [3], "outputs": 1}, "wide and deep, got x"),
+    ],
+)
+def test_a_convolutional_or_subclassed_family_says_what_it_takes(family, inputs, arguments, told):
+    with pytest.raises(UserError, match=told):
+        build_model(family, inputs, "m", arguments)
+
+
+@given(
+    st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99)
+)
+@settings(deadline=None, max_examples=25)
+def test_depth_pool_reduces_neighbouring_channels(batch, height, width, groups, pool_size, seed):
+    maps = np.random.default_rng(seed).normal(size=(batch, height, width, groups * pool_size)).astype(np.float32)
+    for reduce, function in (("max", np.max), ("mean", np.mean)):
+        layer = DepthPool(pool_size, reduce)
+        pooled = keras.ops.convert_to_numpy(layer(maps))
+        assert pooled.shape == layer.compute_output_shape(maps.shape)
+        for k in range(groups):  # the formula, channel by channel
+            expected = function(maps[..., k * pool_size : (k + 1) * pool_size], axis=-1)
+            np.testing.assert_allclose(pooled[..., k], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_depth_pool_survives_saving_and_refuses_what_it_cannot_divide(tmp_path):
+    blocks = [{"filters": 6, "kernel": 3, "depth_pool": 3}]
+    arguments = {"blocks": blocks, "hidden": [4], "outputs": 2, "global_pool": True}
+    model = build_model("cnn", {"image": (8, 8, 1)}, "m", arguments)
+    assert model.get_layer("depth_pool_1").output.shape == (None, 4, 4, 2)
+    model.save(tmp_path / "m.keras")
+    rows = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
+    restored = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(restored.predict(rows, verbose=0), model.predict(rows, verbose=0))
+    with pytest.raises(UserError, match="does not divide the 4 channels"):
+        build_model("cnn", {"image": (8, 8, 1)}, "m", {**arguments, "blocks": [{**blocks[0], "filters": 4}]})
+    with pytest.raises(ValueError, match="expected max or mean"):
+        DepthPool(2, "median")
+
+
+def test_global_pooling_is_the_mean_of_each_feature_map():
+    arguments = {"blocks": [{"filters": 5, "kernel": 3}], "hidden": [], "outputs": 1, "global_pool": True}
+    model = build_model("cnn", {"image": (8, 8, 1)}, "m", arguments)
+    rows = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    maps = keras.Model(model.inputs, [model.get_layer("pool_1").output, model.get_layer("average").output])
+    pooled, means = maps.predict(rows, verbose=0)
+    np.testing.assert_allclose(means, pooled.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, "valid"), (2, "valid"), (1, "same"), (2, "same")])
+def test_a_convolution_is_the_formula(stride, padding):
+    """z[i, j, k] = b[k] + sum over u, v, c of x[i s + u, j s + v, c] w[u, v, c, k], zeros around x."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(7, 6, 2)).astype(np.float32)
+    layer = keras.layers.Conv2D(3, 3, strides=stride, padding=padding)
+    layer.build((1, *x.shape))
+    layer.set_weights([layer.get_weights()[0], rng.normal(size=3)])
+    w, b = layer.get_weights()
+    found = keras.ops.convert_to_numpy(layer(x[None]))[0]
+    if padding == "same":
+        around = [max((-(-size // stride) - 1) * stride + 3 - size, 0) for size in x.shape[:2]]
+        x = np.pad(x, [(n // 2, n - n // 2) for n in around] + [(0, 0)])
+    expected = np.empty_like(found)
+    for i, j, k in np.ndindex(*found.shape):
+        field = x[i * stride : i * stride + 3, j * stride : j * stride + 3]
+        expected[i, j, k] = b[k] + (field * w[..., k]).sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20))
@@ -197,7 +328,32 @@ def test_views_pick_columns_in_the_notes_order():
 def test_a_view_that_does_not_fit_is_told_with_the_columns_there_are():
     with pytest.raises(UserError, match=r"'petal_length'.*petals.*MedInc"):
         columns_needed({"x": "petals"}, ("MedInc",))
-    with pytest.raises(UserError, match="all, housing_deep, housing_wide, image, petals"):
+    with pytest.raises(UserError, match="all, housing_deep, housing_wide, housing_with_ratios, image, image_28_grey"):
         get_input_view("picture")
-    with pytest.raises(UserError, match="class, is_setosa, value"):
+    with pytest.raises(UserError, match="class, is_above_median, is_footwear, is_setosa, one_hot, value"):
         get_target_view("setosa")
+
+
+def test_picture_views_resize_and_colour():
+    pictures = np.zeros((2, 28, 28), np.float32)
+    pictures[:, :14] = 1  # light above, dark below
+    views = {"small": "image_28_grey", "grey": "image_64_grey", "colour": "image_32_colour"}
+    made = {name: np.asarray(value) for name, value in compute_inputs(views, {"image": pictures}, ("image",)).items()}
+    assert {name: value.shape for name, value in made.items()} == {
+        "small": (2, 28, 28, 1),
+        "grey": (2, 64, 64, 1),
+        "colour": (2, 32, 32, 3),
+    }
+    for value in made.values():
+        half = value.shape[1] // 2
+        assert np.all(value[:, : half - 2] == 1)
+        assert np.all(value[:, half + 2 :] == 0)
+        assert np.all(value == value[..., :1])
+
+
+def test_targets_say_what_their_names_say():
+    assert get_target_view("is_footwear").compute(np.arange(10), {})[:, 0].tolist() == [0, 0, 0, 0, 0, 1, 0, 1, 0, 1]
+    values = np.array([1.0, 2.0, 3.0], np.float32)
+    assert get_target_view("is_above_median").compute(values, {"train_median": 2.0})[:, 0].tolist() == [0, 0, 1]
+    one_hot = get_target_view("one_hot").compute(np.array([2, 0]), {"class_names": ["a", "b", "c"]})
+    assert one_hot.tolist() == [[0, 0, 1], [1, 0, 0]]
