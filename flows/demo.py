@@ -1,7 +1,7 @@
 """The whole pipeline on the built-in sample, in the folder demo/ of its own; needs no network.
 
-demo/ gets a copy of the code and of params.yaml with `data.source: sample`, its own DVC repository, and
-runs `dvc repro` there. Nothing outside demo/ is touched. A second run runs only what changed.
+demo/ gets a copy of the code and of params.yaml with `data.source: sample` and short trainings, its own DVC
+repository, and runs `dvc repro` there. Nothing outside demo/ is touched. A second run runs only what changed.
 """
 
 import shutil
@@ -18,6 +18,7 @@ from flows.command_line import telling_mistakes
 DEMO = Path("demo")
 CODE = ("config", "datasets", "flows", "models", "tasks")
 FILES = ("dvc.yaml", "pyproject.toml")
+MOST_EPOCHS = 20
 
 
 def copy_workspace(folder: Path) -> None:
@@ -33,6 +34,18 @@ def copy_workspace(folder: Path) -> None:
     yaml.dump(values, folder / paths.PARAMS)
 
 
+def shorten(params: Path) -> None:
+    """Make every training of `params` a short one, which the little data of the sample allows."""
+    yaml = YAML()
+    values = yaml.load(params)
+    for recipe in (*values["models"].values(), *values.get("parity", {}).values()):
+        recipe["fit"]["epochs"] = min(recipe["fit"]["epochs"], MOST_EPOCHS)
+        recipe["compile"].pop("average", None)  # an average over thousands of steps, which there are not
+    for recipe in values.get("parity", {}).values():
+        recipe["seeds"] = recipe["seeds"][:1]
+    yaml.dump(values, params)
+
+
 def main() -> int:
     with telling_mistakes():
         load_params()
@@ -42,6 +55,7 @@ def main() -> int:
 def run_demo() -> int:
     DEMO.mkdir(exist_ok=True)
     copy_workspace(DEMO)
+    shorten(DEMO / paths.PARAMS)
     dvc = [sys.executable, "-m", "dvc"]
     if not (DEMO / ".dvc").exists():
         subprocess.run([*dvc, "init", "--quiet", "--no-scm"], cwd=DEMO, check=True)

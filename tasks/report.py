@@ -2,6 +2,7 @@
 
 import base64
 import io
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +140,18 @@ def describe_parity(parity: dict, figure: str, notes: dict) -> dict[str, Any]:
                 "highest": float(settled.max()) if len(settled) else None,
             }
         )
+    figures = list(rows[0]["test"])
+    means = []
+    for normalization in dict.fromkeys(row["normalization"] for row in rows):
+        same = [row for row in rows if row["normalization"] == normalization]
+        test = {key: statistics.fmean(row["test"][key] for row in same) for key in figures}
+        means.append(
+            {"normalization": normalization, "valid": statistics.fmean(row["valid"] for row in same), "test": test}
+        )
     return {
         "rows": rows,
-        "figures": list(rows[0]["test"]),
+        "means": means,
+        "figures": figures,
         "notes": notes.get("test", {}),
         "after": SETTLED_EPOCHS,
         "chart": charts.parity_curves(history, figure),

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import edit_params
 
 from config import paths
 from config.params import load_params
@@ -38,7 +39,7 @@ def test_prepared_files_have_the_promised_columns_and_each_raw_row_once(prepared
 
 
 def test_standardised_columns_have_mean_0_and_deviation_1_on_train_alone(prepared):
-    tables = prepare_again("california_housing").tables
+    tables = prepare_again("california_housing").tables  # clipped first
     for name in get_dataset("california_housing").features:
         values = to_values(tables["train"][name])
         assert abs(values.mean()) < 1e-4
@@ -55,6 +56,46 @@ def test_valid_and_test_rows_have_no_say_in_the_statistics(prepared):
     position = raw.schema.get_field_index("petal_length")
     after = prepare_again("iris", raw.set_column(position, "petal_length", to_column(altered)))
     assert after.statistics == before.statistics
+
+
+def test_clipped_columns_lie_within_the_bounds_of_the_train_split():
+    rng = np.random.default_rng(0)
+    train = {"x": np.append(rng.normal(size=999), 1e6)}
+    statistics = train_statistics("clipped", train, 0.01)
+    assert -3 < statistics["low"]["x"] < -2 < 2 < statistics["high"]["x"] < 3
+    scaled = normalize("x", train["x"].astype(np.float32), statistics)
+    assert abs(scaled.mean()) < 1e-5
+    assert abs(scaled.std() - 1) < 1e-5
+    assert np.abs(scaled).max() < 3
+    inside = np.abs(train["x"]) < 2  # in between nothing but the scale changes
+    np.testing.assert_allclose(np.corrcoef(scaled[inside], train["x"][inside])[0, 1], 1)
+    far = normalize("x", np.array([1e9, -1e9], np.float32), statistics)
+    np.testing.assert_array_equal(far, [scaled.max(), scaled.min()])
+
+
+def test_the_notes_preparation_stays_available(prepared):
+    edit_params(prepared, datasets__california_housing__normalization="standard")
+    made = prepare_again("california_housing")
+    columns = [to_values(made.tables["train"][name]) for name in made.schema["features"]]
+    np.testing.assert_allclose(np.std(columns, axis=1), 1, atol=1e-4)
+    raw = read("california_housing").take(made.tables["train"]["index"])
+    occupancy = to_values(raw["AveOccup"])
+    expected = (occupancy - occupancy.mean()) / occupancy.std()
+    np.testing.assert_allclose(to_values(made.tables["train"]["AveOccup"]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ratios_are_those_of_raw_units(prepared):
+    edit_params(prepared, datasets__california_housing__normalization="none")
+    table = prepare_again("california_housing").tables["valid"]
+    raw = read("california_housing").take(table["index"])
+    for name, above, below in (("BedrmsPerRoom", "AveBedrms", "AveRooms"), ("PeoplePerRoom", "AveOccup", "AveRooms")):
+        np.testing.assert_allclose(to_values(table[name]), to_values(raw[above]) / to_values(raw[below]), rtol=1e-6)
+
+
+def test_the_median_is_that_of_the_train_split(prepared):
+    made = prepare_again("california_housing")
+    assert made.schema["train_median"] == np.median(to_values(made.tables["train"]["MedHouseVal"]))
+    assert prepare_again("iris").schema["train_median"] is None
 
 
 def test_pixels_become_the_255th_part(prepared):

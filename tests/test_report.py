@@ -10,7 +10,7 @@ import pytest
 
 from config.errors import UserError
 from config.params import load_params
-from tasks.report import confusion, duration, number, read_artifacts, verdict
+from tasks.report import confusion, describe_parity, duration, number, read_artifacts, verdict
 
 MARKS = "g.mark-rect path, g.mark-line path, g.mark-symbol path"
 
@@ -60,9 +60,12 @@ def test_nothing_overflows(page, width):
 
 def test_every_chart_is_drawn_and_everything_seen_has_a_text(page, repo):
     charts = page.find_elements("css selector", "figure svg")
-    models = load_params(repo / "params.yaml").models.values()
+    params = load_params(repo / "params.yaml")
+    models = params.models.values()
     regressions = sum(model.task == "regression" for model in models)
-    assert len(charts) == 2 * len(models) + 2 * regressions  # curves of each; scatter and residuals
+    with_aux = sum("loss_weights" in (model.compile.model_dump(exclude_none=True)) for model in models)
+    # The curves of each model, one more for a second output; scatter and residuals; the notes' recipe.
+    assert len(charts) == 2 * len(models) + with_aux + 2 * regressions + len(params.parity)
     for chart in charts:
         assert chart.size["width"] > 100
         assert page.execute_script("return arguments[0].querySelectorAll(arguments[1]).length", chart, MARKS) > 1
@@ -74,13 +77,41 @@ def test_every_chart_is_drawn_and_everything_seen_has_a_text(page, repo):
 def test_figures_on_the_page_equal_their_source(page, repo):
     summary = {model["name"]: model for model in json.loads((repo / "reports/summary.json").read_text())}
     rows = page.find_elements("css selector", "#overview ~ div tbody tr")
-    assert len(rows) == len(summary)
+    assert len(rows) == len(summary)  # of the networks, then of the baselines
     for row in rows:
         title, figure, *shown = texts(row, "th, td")
         name = title.split("\n")[0]
         measured = [summary[name]["metrics"][split][figure] for split in ("train", "valid", "test")]
         assert shown[:3] == [number(value) for value in measured]
         assert shown[5] == f"{summary[name]['params']:,}"
+
+
+def test_the_runs_by_the_notes_recipe_are_shown_as_they_were_measured(page, repo):
+    for name in load_params(repo / "params.yaml").parity:
+        runs = json.loads((repo / f"artifacts/parity/{name}/metrics.json").read_text())["runs"]
+        history = pd.read_csv(repo / f"artifacts/parity/{name}/history.csv")
+        rows = page.find_elements("css selector", f'[aria-label="The notes\' recipe for {name}"] tr.run')
+        assert len(rows) == len(runs)
+        for row, run in zip(rows, runs, strict=True):
+            normalization, seed, epochs, valid, highest, *test = texts(row, "th, td")
+            assert (normalization, int(seed), int(epochs)) == (run["normalization"], run["seed"], run["epochs"])
+            assert valid == number(run["metrics"]["valid"]["rmse"])
+            assert test == [number(value) for key, value in run["metrics"]["test"].items() if key.endswith("rmse")]
+            assert highest == "\N{EN DASH}"  # one epoch
+        assert len(history) == sum(run["epochs"] for run in runs)
+
+
+def test_the_highest_figure_counts_from_the_fourth_epoch_on():
+    epochs = {"normalization": "standard", "seed": 1, "epoch": [1, 2, 3, 4, 5], "val_rmse": [9.0, 8.0, 7.0, 0.6, 0.5]}
+    run = {
+        "normalization": "standard",
+        "seed": 1,
+        "epochs": 5,
+        "metrics": {"valid": {"rmse": 0.5}, "test": {"rmse": 0.4}},
+    }
+    shown = describe_parity({"history": pd.DataFrame(epochs), "runs": [run]}, "rmse", {})
+    assert shown["rows"][0]["highest"] == 0.6
+    assert shown["means"] == [{"normalization": "standard", "valid": 0.5, "test": {"rmse": 0.4}}]
 
 
 def test_it_follows_the_dark_scheme(page):

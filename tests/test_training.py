@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import edit_params
+from conftest import ROOT, edit_params
 from sklearn.metrics import accuracy_score, root_mean_squared_error
 
 from config import paths
@@ -18,12 +18,11 @@ from config.errors import UserError
 from config.params import load_params
 from datasets import get_dataset
 from datasets.dataset import to_values
-from models import network_input
-from models.views import columns_needed
+from models import named_outputs, network_input
 from tasks import evaluate as evaluation
 from tasks.evaluate import evaluate, figures_per_quarter
 from tasks.examples import Examples, read_examples, read_schema
-from tasks.export import describe_origin, export, read_statistics, verify_export
+from tasks.export import describe_origin, export, raw_columns_needed, read_statistics, verify_export
 from tasks.files import read_table, write_table
 from tasks.fit import Fitted, fit, write_history
 from tasks.logs import KEPT_RUNS, run_logs
@@ -31,7 +30,7 @@ from tasks.raw import read_raw
 from tasks.recipe import check_recipe
 from tasks.record import Stopwatch
 
-MODELS = ["linear_neuron", "iris_perceptron", "iris_mlp", "housing_mlp", "housing_wide_deep_two_inputs", "fashion_mlp"]
+MODELS = list(load_params(ROOT / "params.yaml").models)
 
 
 def raw_rows(name: str, rows: np.ndarray):
@@ -45,7 +44,8 @@ def train(name: str) -> tuple[Fitted, dict]:
     params = load_params().model(name)
     examples = {split: read_examples(params, split) for split in ("train", "valid")}
     source = read_schema(params.dataset)["source"]
-    return fit(name, params, 42, **examples, source=source, logs=paths.logs_folder(name) / "run"), examples
+    folders = {"logs": paths.logs_folder(name) / "run", "checkpoints": paths.checkpoints_folder(name)}
+    return fit(name, params, 42, **examples, source=source, **folders), examples
 
 
 # Runs in a directory without our code, with nothing but TensorFlow.
@@ -71,23 +71,29 @@ def test_the_export_answers_raw_rows_as_the_trained_model_does_prepared_ones(pre
     schema = read_schema(params.dataset)
     export(fitted.model, params, read_statistics(params.dataset), describe_origin(schema, 42), tmp_path)
 
-    features = columns_needed(params.inputs, get_dataset(params.dataset).features)
+    features = raw_columns_needed(params)
     test = read_examples(params, "test")
     for rows in (1, 3):
         raw = raw_rows(name, test.index[:rows])
         asked = json.dumps({column: to_values(raw[column]).tolist() for column in features})
         command = [sys.executable, "-I", "-c", STRANGER, str(tmp_path / "saved_model")]
         done = subprocess.run(command, input=asked, cwd=tmp_path, capture_output=True, text=True, check=True)
-        answer = json.loads(done.stdout)["output"]
-        np.testing.assert_allclose(answer, fitted.model.predict(first(test, rows), verbose=0), rtol=1e-5, atol=1e-5)
+        answer = json.loads(done.stdout)
+        expected = named_outputs(fitted.model.predict(first(test, rows), verbose=0))
+        assert set(answer) == set(expected)
+        for output, values in expected.items():
+            np.testing.assert_allclose(answer[output], values, rtol=1e-5, atol=1e-5)
 
     assert json.loads((tmp_path / "saved_model/assets.extra/origin.json").read_text())["source"] == "sample"
     restored = keras.saving.load_model(tmp_path / "model.keras")
     assert restored.name.endswith("_sample")
-    np.testing.assert_array_equal(restored.predict(test.x, verbose=0), fitted.model.predict(test.x, verbose=0))
-    blank = keras.models.clone_model(restored)
+    blank = keras.saving.load_model(tmp_path / "model.keras")
+    blank.set_weights([np.zeros_like(weight) for weight in blank.get_weights()])
     blank.load_weights(tmp_path / "model.weights.h5")
-    np.testing.assert_array_equal(blank.predict(test.x, verbose=0), fitted.model.predict(test.x, verbose=0))
+    expected = named_outputs(fitted.model.predict(first(test, 50), verbose=0))
+    for copy in (restored, blank):
+        for output, values in named_outputs(copy.predict(first(test, 50), verbose=0)).items():
+            np.testing.assert_array_equal(values, expected[output])
 
 
 def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_path):
@@ -102,15 +108,19 @@ def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_
         )
 
 
-def test_the_same_seed_gives_the_same_weights_bit_for_bit(prepared):
-    first, second = (train("housing_mlp")[0] for _ in range(2))
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(prepared, name):
+    if name == "fashion_cnn":  # the same layers, less of them: this one takes half a minute
+        edit_params(prepared, models__fashion_cnn__build__blocks=[{"filters": 8, "kernel": 3, "convolutions": 2}])
+    edit_params(prepared, **{f"models__{name}__fit__resume": False})
+    first, second = (train(name)[0] for _ in range(2))
     for one, other in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert first.history == second.history
 
 
 def test_training_learns(prepared):
-    edit_params(prepared, models__housing_mlp__fit__epochs=5)
+    edit_params(prepared, models__housing_mlp__fit__epochs=5, models__housing_mlp__compile__average=None)
     history = train("housing_mlp")[0].history
     assert history["loss"][-1] < history["loss"][0] / 2
 
@@ -168,6 +178,18 @@ def test_probabilities_add_up_to_1_and_the_largest_is_the_prediction(prepared):
         np.testing.assert_array_equal(probabilities.argmax(axis=1), frame["predicted"])
 
 
+def test_further_outputs_are_measured_and_predicted_under_their_name(prepared):
+    for name in ("housing_wide_deep_aux", "housing_wide_deep_subclassed"):
+        fitted, examples = train(name)
+        params = load_params().model(name)
+        measured = evaluate(fitted.model, params, read_schema(params.dataset), **examples)
+        frame, test = measured.predictions, measured.metrics["test"]
+        for start in ("", "aux_"):
+            expected = root_mean_squared_error(frame["true"], frame[f"{start}predicted"])
+            assert test[f"{start}rmse"] == pytest.approx(expected, rel=1e-5)
+        assert test["loss"] == pytest.approx(0.9 * test["rmse"] ** 2 + 0.1 * test["aux_rmse"] ** 2, rel=1e-4)
+
+
 def test_slices_cover_the_test_rows_and_recompose_the_overall_figure():
     rng = np.random.default_rng(0)
     true = rng.uniform(0, 5, 1000)
@@ -222,14 +244,15 @@ def check_and_train(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "key", "value", "told"),
     [
-        ("fashion_mlp", "build__outputs", 5, "the network has 5 outputs; task 'multiclass' on fashion_mnist needs 10"),
-        ("fashion_mlp", "build__output_activation", "linear", "the last layer is linear;.*needs softmax"),
-        ("housing_mlp", "build__outputs", 2, "the network has 2 outputs; task 'regression'.*needs 1"),
+        ("fashion_mlp", "build__outputs", 5, "'output' has 5 outputs; task 'multiclass' on fashion_mnist needs 10"),
+        ("fashion_mlp", "build__output_activation", "linear", "'output' is linear;.*needs softmax"),
+        ("housing_mlp", "build__outputs", 2, "'output' has 2 outputs; task 'regression'.*needs 1"),
+        ("housing_wide_deep_aux", "build__outputs", 2, "'output' has 2 outputs; task 'regression'.*needs 1"),
         ("housing_mlp", "target", "class", "'class' does not fit california_housing; use 'value'"),
         ("housing_mlp", "target", "is_setosa", "'is_setosa' is for iris"),
         ("iris_perceptron", "target", "class", "'binary' does not fit target 'class'; use 'multiclass'"),
         ("iris_perceptron", "family", "mpl", "unknown family 'mpl'. Did you mean 'mlp'"),
-        ("iris_perceptron", "inputs", {"x": "pixels"}, "unknown input view 'pixels'"),
+        ("iris_perceptron", "inputs", {"x": "pixels"}, r"models\.iris_perceptron\.inputs: unknown input view 'pixels'"),
         ("linear_neuron", "probes", {"a": {"y": 1}}, "probes.a: gives y; the exported model takes x"),
         ("fashion_mlp", "probes", {"a": {"image": 1}}, "'image' of fashion_mnist is a picture"),
     ],
