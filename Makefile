@@ -31,7 +31,7 @@ repro: $(READY) ## the whole pipeline on the real data (dvc repro)
 	$(BIN)/dvc repro
 
 test: $(READY) ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 check: $(READY) ## lint, formatting, types, import rules
 	$(BIN)/ruff check .

@@ -5,13 +5,14 @@ from prefect import flow
 from config import paths
 from config.params import load_params
 from flows.command_line import run
-from tasks.baselines import baseline_task
-from tasks.files import staged_folder, write_json
 
 
 @flow(name="baselines")
 def baselines() -> None:
     """Fit scikit-learn's models and the guesses that the networks are compared with."""
+    from tasks.baselines import baseline_task
+    from tasks.files import staged_folder, write_json
+
     measured, seconds = {}, {}
     with staged_folder(paths.BASELINES) as folder:
         for name, params in load_params().baselines.items():

@@ -13,10 +13,11 @@ from config.params import Baseline
 from datasets import get_dataset
 from datasets.dataset import to_values
 from models.views import get_input_view, get_target_view
+from tasks.check import check_table
 from tasks.evaluate import quantity_figures
 from tasks.examples import read_schema, true_class
 from tasks.files import read_table
-from tasks.prepare import INDEX
+from tasks.prepare import INDEX, prepared_schema
 from tasks.raw import read_raw
 from tasks.recipe import check_views
 
@@ -35,8 +36,10 @@ def baseline(name: str, params: Baseline) -> tuple[dict, float]:
     columns = get_input_view(params.inputs).columns_of(dataset.features)
     data = {}
     for split in paths.SPLITS:
-        path = paths.prepared_folder(params.dataset) / f"{split}.parquet"
-        rows = table.take(read_table(path, f"prepare@{params.dataset}").column(INDEX))
+        path, stage = paths.prepared_folder(params.dataset) / f"{split}.parquet", f"prepare@{params.dataset}"
+        prepared = read_table(path, stage)
+        check_table(path, prepared, prepared_schema(dataset), stage)
+        rows = table.take(prepared[INDEX])
         data[split] = (raw_features(rows, columns), raw_target(rows, dataset.target, target, schema))
     estimator = make_estimator(name, params, target.task)
     began = time.monotonic()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +13,22 @@ import pytest
 from ruamel.yaml import YAML
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A shell starts what it runs in the background with SIGINT ignored, which every process below would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
+# Of each kind the quickest: several inputs, several outputs, subclassed, convolutional, ...
+FEW_MODELS = (
+    "linear_neuron",
+    "iris_perceptron",
+    "iris_mlp",
+    "housing_mlp",
+    "housing_wide_deep_aux",
+    "housing_wide_deep_subclassed",
+    "fashion_mlp",
+    "multi_input_cnn",
+)
+FEW_PARITIES = ("housing_mlp", "housing_wide_deep_aux")
 DVC = [sys.executable, "-m", "dvc"]
 
 
@@ -113,10 +128,22 @@ def settings(api_url, tmp_path_factory) -> dict[str, str]:
     return {**os.environ, **author, "PREFECT_API_URL": api_url, "PATH": path, "HOME": str(home)}
 
 
+def keep_a_few(folder: Path) -> None:
+    """Leave in `folder/params.yaml` one model of each kind; tests/test_training.py and the demo have them all."""
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    for section, kept in (("models", FEW_MODELS), ("notes", FEW_MODELS), ("parity", FEW_PARITIES)):
+        for name in [*params[section]]:
+            if name not in kept:
+                del params[section][name]
+    yaml.dump(params, folder / "params.yaml")
+
+
 @pytest.fixture(scope="session")
 def repo(tmp_path_factory, settings) -> Path:
     """A git and DVC repository after one `dvc repro`."""
     folder = make_workspace(tmp_path_factory.mktemp("repo") / "with a space")
+    keep_a_few(folder)
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     save = (["git", "add", "."], ["git", "commit", "--quiet", "-m", "a state"])

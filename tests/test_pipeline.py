@@ -11,13 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import DVC, ROOT, edit_params
+from conftest import DVC, edit_params
 
 from config.params import load_params
 
-PARAMS = load_params(ROOT / "params.yaml")
-MODELS = list(PARAMS.models)
-STAGES = 2 * len(PARAMS.datasets) + len(MODELS) + len(PARAMS.parity) + 2  # and baselines, report
+pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
 
 
 @pytest.fixture
@@ -42,7 +40,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_every_stage_ran_exactly_once(repo):
     ran = stages_run((repo / "repro.log").read_text())
-    assert len(ran) == len(set(ran)) == STAGES
+    params = load_params(repo / "params.yaml")
+    stages = 2 * len(params.datasets) + len(params.models) + len(params.parity) + 2  # and baselines, report
+    assert len(ran) == len(set(ran)) == stages
     assert ran[-1] == "report"
 
 
@@ -59,7 +59,8 @@ def test_the_users_home_is_not_touched(repo, settings):
 
 def test_summary_marks_the_sample_and_has_what_was_promised(repo):
     summary = json.loads((repo / "reports/summary.json").read_text())
-    assert [model["name"] for model in summary] == [*MODELS, *PARAMS.baselines]
+    params = load_params(repo / "params.yaml")
+    assert [model["name"] for model in summary] == [*params.models, *params.baselines]
     for model in summary:
         assert model["source"] == "sample"
         assert model["notes"] is None

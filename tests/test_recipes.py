@@ -13,6 +13,7 @@ from config import paths
 from config.errors import UserError
 from config.params import load_params
 from tasks.examples import read_examples, read_schema
+from tasks.files import read_table, write_table
 from tasks.fit import Fitted, fit
 from tasks.recipe import check_recipe
 
@@ -273,6 +274,13 @@ def test_baselines_are_measured_on_the_same_rows(prepared, run_flow):
     guess = np.sqrt(((test_rows.astype(float) - train_rows.astype(float).mean()) ** 2).mean())
     assert measured["dummy_housing"]["metrics"]["test"]["rmse"] == pytest.approx(guess, rel=1e-6)
     assert measured["sklearn_housing_mlp"]["metrics"]["test"]["rmse"] < guess / 2
+    cut = paths.prepared_folder("line") / "valid.parquet"
+    whole = cut.read_bytes()
+    write_table(cut, read_table(cut, "").drop_columns("index"))
+    refused = run_flow("baselines")
+    assert refused.returncode == 1
+    assert f"error: {cut}: column 'index' is missing" in refused.stderr
+    cut.write_bytes(whole)
     edit_params(prepared, baselines__dummy_line__arguments={"strategy": "luck"})
     refused = run_flow("baselines")
     assert refused.returncode == 1

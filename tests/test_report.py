@@ -12,6 +12,8 @@ from config.errors import UserError
 from config.params import load_params
 from tasks.report import confusion, describe_parity, duration, number, read_artifacts, verdict
 
+pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
+
 MARKS = "g.mark-rect path, g.mark-line path, g.mark-symbol path"
 
 

@@ -65,8 +65,13 @@ def first(examples: Examples, rows: int):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_export_answers_raw_rows_as_the_trained_model_does_prepared_ones(prepared, tmp_path, name):
-    fitted, _ = train(name)
+def test_every_model_trains_the_same_twice_and_its_export_answers_raw_rows_likewise(prepared, tmp_path, name):
+    edit_params(prepared, **{f"models__{name}__fit__resume": False})
+    (once, _), (fitted, _) = train(name), train(name)
+    for one, other in zip(once.model.get_weights(), fitted.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert once.history == fitted.history
+
     params = load_params().model(name)
     schema = read_schema(params.dataset)
     export(fitted.model, params, read_statistics(params.dataset), describe_origin(schema, 42), tmp_path)
@@ -106,17 +111,6 @@ def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_
         verify_export(
             fitted.model, params, examples["valid"], read_schema("california_housing")["raw_sha256"], tmp_path
         )
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_same_seed_gives_the_same_weights_bit_for_bit(prepared, name):
-    if name == "fashion_cnn":  # the same layers, less of them: this one takes half a minute
-        edit_params(prepared, models__fashion_cnn__build__blocks=[{"filters": 8, "kernel": 3, "convolutions": 2}])
-    edit_params(prepared, **{f"models__{name}__fit__resume": False})
-    first, second = (train(name)[0] for _ in range(2))
-    for one, other in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert first.history == second.history
 
 
 def test_training_learns(prepared):
