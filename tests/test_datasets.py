@@ -1,5 +1,6 @@
 """Data sets: the sample has the real schema; the real rows are the published ones; damage is told."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,8 @@ def test_raw_fashion_mnist_is_no_larger_than_its_source(tmp_path):
 def test_without_a_network_the_address_the_cache_variable_and_the_sample_are_named(name, tmp_path, monkeypatch):
     import socket
 
+    import tensorflow_datasets as tfds  # before TFDS_DATA_DIR is changed, which it reads once for all tests
+
     def refuse(*_, **__):
         raise OSError("no network in this test")
 
@@ -76,8 +79,6 @@ def test_without_a_network_the_address_the_cache_variable_and_the_sample_are_nam
     dataset = get_dataset(name)
     monkeypatch.setenv(dataset.cache, str(tmp_path))
     if name == "fashion_mnist":
-        import tensorflow_datasets as tfds
-
         monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path), raising=False)
         builder = tfds.builder("fashion_mnist:3.0.1", data_dir=str(tmp_path))
         monkeypatch.setattr(tfds, "builder", lambda *_: builder)
@@ -103,7 +104,9 @@ def test_a_damaged_housing_cache_is_told_with_the_file_to_delete(tmp_path, monke
 def test_a_damaged_fashion_cache_is_told_with_the_folder_to_delete(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
-    copied = Path(shutil.copytree(tfds.builder("fashion_mnist:3.0.1").data_dir, tmp_path / "fashion_mnist/3.0.1"))
+    cache = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    copied = tmp_path / "fashion_mnist/3.0.1"
+    shutil.copytree(Path(cache).expanduser() / "fashion_mnist/3.0.1", copied)
     [records] = copied.glob("*train.tfrecord*")
     records.chmod(0o600)
     records.write_bytes(records.read_bytes()[:20_000_000])
