@@ -18,7 +18,7 @@ from flows.command_line import telling_mistakes
 DEMO = Path("demo")
 CODE = ("config", "datasets", "flows", "models", "tasks")
 FILES = ("dvc.yaml", "pyproject.toml")
-MOST_EPOCHS = 20
+MOST_EPOCHS = 5
 
 
 def copy_workspace(folder: Path) -> None:
