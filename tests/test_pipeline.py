@@ -68,6 +68,7 @@ def test_summary_marks_the_sample_and_has_what_was_promised(repo):
         assert model["seconds"]["total"] >= model["seconds"]["fit"] >= 0
         if model["kind"] == "baseline":
             continue
+        assert model["seconds"]["fit"] > 0
         measured = json.loads((repo / f"artifacts/{model['name']}/metrics.json").read_text())
         assert (model["params"], model["metrics"]) == (measured["parameters"]["total"], measured["metrics"])
     assert "Sample data" in (repo / "reports/index.html").read_text()

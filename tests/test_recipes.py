@@ -185,7 +185,6 @@ def test_a_cosine_schedule_ends_at_zero(prepared):
 
 def test_averaged_weights_are_what_training_ends_with(prepared):
     edit_params(prepared, models__housing_mlp__compile__average=0.999999)  # hardly leaves where it began
-    keras.utils.set_random_seed(42)
     averaged = train("housing_mlp")
     edit_params(prepared, models__housing_mlp__compile__average=None)
     plain = train("housing_mlp")
