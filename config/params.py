@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -53,6 +55,21 @@ def parse_share(value: Any) -> Any:
     return share
 
 
+def parse_memory(value: Any) -> Any:
+    """Turn a size such as "800 MB" into bytes, and a share such as 1/2 into a `Fraction`."""
+    try:
+        return parse_share(value)
+    except ValueError:
+        pass
+    try:
+        size = int(TypeAdapter(ByteSize).validate_python(value))
+    except ValidationError:
+        size = 0
+    if isinstance(value, bool) or size <= 0 or "/" in str(value):  # of 3/2 GB, ByteSize takes the 3
+        raise ValueError("expected a share of free memory such as 1/2, or a size such as 800 MB")
+    return size
+
+
 # NumPy and scikit-learn take seeds of 32 bits.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Names become file names, stage names, words of a command line, and scopes of a graph.
@@ -71,12 +88,23 @@ Loss = Literal[
 ]
 Metric = Literal["mean_absolute_error", "precision", "recall", "auc", "top_3_accuracy"]
 Share = Annotated[Fraction, BeforeValidator(parse_share)]
+Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+Execution = Literal["auto", "xla", "graph", "batches"]
 
 
 class Data(Section):
     """Which source the data sets are taken from: the real one, or the generated sample."""
 
     source: Literal["real", "sample"]
+
+
+class Hardware(Section):
+    """How training uses the machine: it changes how long an epoch takes, and its figures by rounding alone."""
+
+    device: Literal["auto", "cpu", "gpu"]  # auto: every GPU there is, else the processor
+    precision: Precision  # of the arithmetic; the published model is float32 in any case
+    execution: Execution  # xla, graph: an epoch as one program, by that compiler; batches: Keras' own loop
+    memory: Annotated[Fraction | int, BeforeValidator(parse_memory)]  # a split that takes more is streamed
 
 
 class Split(Section):
@@ -243,6 +271,7 @@ class Params(Section):
 
     seed: Seed
     data: Data
+    hardware: Hardware
     datasets: dict[Name, DatasetParams]
     models: dict[Name, ModelParams]
     baselines: dict[Name, Baseline] = {}

@@ -27,6 +27,10 @@ def prepared_folder(dataset: str) -> Path:
     return PREPARED / dataset
 
 
+def prepared_table(dataset: str, split: str) -> Path:
+    return prepared_folder(dataset) / f"{split}.parquet"
+
+
 def artifacts_folder(model: str) -> Path:
     return ARTIFACTS / model
 

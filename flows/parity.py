@@ -22,6 +22,9 @@ def parity(model: str) -> None:
     with quiet_stderr():
         import keras
 
+        from tasks.hardware import use_device
+
+        use_device(params.hardware.device)
         keras.ops.zeros(())  # the first operation prints too
 
     from datasets import get_dataset
@@ -36,7 +39,9 @@ def parity(model: str) -> None:
         provenance = read_provenance_task(dataset)
         table = read_raw_task(dataset, provenance["sha256"])
         runs = [
-            train_once_task(model, recipe, params.dataset(recipe.dataset), normalization, seed, table, provenance)
+            train_once_task(
+                model, recipe, params.dataset(recipe.dataset), normalization, seed, params.hardware, table, provenance
+            )
             for normalization in chosen.normalizations
             for seed in chosen.seeds
         ]

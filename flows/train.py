@@ -17,28 +17,34 @@ def train(model: str) -> None:
     with quiet_stderr():
         import keras
 
+        from tasks.hardware import memory_limit, use_device
+
+        use_device(params.hardware.device)
         keras.ops.zeros(())  # the first operation prints too
 
     from tasks.evaluate import evaluate_task
-    from tasks.examples import read_examples_task, read_schema_task
+    from tasks.examples import read_schema_task
     from tasks.export import describe_origin, export_task, read_statistics_task, verify_export_task
     from tasks.files import staged_folder
     from tasks.fit import fit_task
     from tasks.logs import run_logs
     from tasks.recipe import check_recipe_task
     from tasks.record import Stopwatch, metrics, run_facts, write_record_task
+    from tasks.stream import open_split_task
 
     check_recipe_task(model, recipe)
     watch = Stopwatch()
     with staged_folder(paths.artifacts_folder(model)) as folder, run_logs(model, watch.began) as logs:
         schema = read_schema_task(recipe.dataset)
         statistics = read_statistics_task(recipe.dataset)
-        examples = {split: read_examples_task(recipe, split) for split in ("train", "valid")}
+        memory = memory_limit(params.hardware)
+        examples = {split: open_split_task(recipe, split, memory) for split in ("train", "valid")}
         watch.lap("read")
         fitted = fit_task(
             model,
             recipe,
             params.seed,
+            params.hardware,
             **examples,
             source=schema["source"],
             logs=logs,
@@ -48,7 +54,7 @@ def train(model: str) -> None:
         export_task(fitted.model, recipe, statistics, describe_origin(schema, params.seed), folder)
         probes = verify_export_task(fitted.model, recipe, examples["valid"], schema["raw_sha256"], folder)
         watch.lap("export")
-        evaluation = evaluate_task(fitted.model, recipe, schema, **examples)
+        evaluation = evaluate_task(fitted.model, recipe, schema, memory, **examples)
         watch.lap("evaluate")
         measured = metrics(model, recipe, params.seed, schema, fitted, evaluation, probes)
         write_record_task(measured, run_facts(watch.began, watch.seconds()), fitted, evaluation, folder)

@@ -56,7 +56,10 @@ def network_input(inputs: dict[str, Any]) -> Any:
 
 
 def adapt_normalization(model: keras.Model, inputs: dict[str, Any]) -> None:
-    """Give every layer `normalize_INPUT` the mean and variance of that input's rows."""
+    """Give every layer `normalize_INPUT` the mean and variance of that input's rows.
+
+    inputs: name of an input: its rows, one array or several after another.
+    """
     for name, rows in inputs.items():
         for layer in model.layers:
             if layer.name == f"normalize_{name}":

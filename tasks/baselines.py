@@ -36,7 +36,7 @@ def baseline(name: str, params: Baseline) -> tuple[dict, float]:
     columns = get_input_view(params.inputs).columns_of(dataset.features)
     data = {}
     for split in paths.SPLITS:
-        path, stage = paths.prepared_folder(params.dataset) / f"{split}.parquet", f"prepare@{params.dataset}"
+        path, stage = paths.prepared_table(params.dataset, split), f"prepare@{params.dataset}"
         prepared = read_table(path, stage)
         check_table(path, prepared, prepared_schema(dataset), stage)
         rows = table.take(prepared[INDEX])

@@ -1,15 +1,29 @@
 """Batches: the train split in an order that the seed and the number of the epoch alone decide.
 
 So is what random layers draw. An epoch is then the same whether it follows the one before in the same run or
-after a checkpoint.
+after a checkpoint, and whether its rows come from memory or from disk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import count
+from typing import Any
 
 import keras
 import numpy as np
 
-from tasks.examples import Examples
+from models import network_input, spread
+from tasks.examples import Columns, Examples, join
+from tasks.prepare import GROUP_ROWS
+from tasks.stream import Split, Stream
+
+# Row groups that are mixed with each other. A split of no more is shuffled whole.
+WINDOW_GROUPS = 16
+# Rows of a batch from which nothing is learnt; divides GROUP_ROWS.
+BATCH_ROWS = 1024
+# Rows of a training's next call are handed over in blocks of about this many bytes.
+BLOCK_BYTES = 32 * 2**20
 
 
 class EpochOrder(keras.callbacks.Callback):
@@ -26,24 +40,163 @@ class EpochOrder(keras.callbacks.Callback):
             if variable.name.startswith("seed_generator_state"):  # no part of what Keras saves
                 variable.assign(rng.integers(0, 2**31, variable.shape))
 
-    def draw(self) -> Iterator[np.ndarray]:
-        """Yield the row numbers of the epoch, int64 [rows], once."""
-        yield np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+    def windows(self, epoch: int) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Yield, for each window of an epoch, its row groups and in which order to take its rows.
+
+        The row groups are mixed, taken WINDOW_GROUPS at a time, and their rows shuffled together.
+        """
+        rng = np.random.default_rng([self.seed, epoch])
+        groups = np.arange(-(-self.rows // GROUP_ROWS))
+        if len(groups) > WINDOW_GROUPS:
+            groups = rng.permutation(groups)
+        for first in range(0, len(groups), WINDOW_GROUPS):
+            window = sorted(groups[first : first + WINDOW_GROUPS].tolist())
+            yield window, rng.permutation(sum(len(self.rows_of(group)) for group in window))
+
+    def rows_of(self, group: int) -> range:
+        return range(group * GROUP_ROWS, min((group + 1) * GROUP_ROWS, self.rows))
+
+    def draw(self, epoch: int) -> np.ndarray:
+        """Return the row numbers of an epoch in their order, int32 [rows], each once."""
+        order = [
+            np.concatenate([np.asarray(self.rows_of(group), np.int32) for group in window])[permutation]
+            for window, permutation in self.windows(epoch)
+        ]
+        return np.concatenate(order)
 
 
-def shuffled_batches(train: Examples, target, batch_size: int, order: EpochOrder):
-    """Return a `tf.data.Dataset` of (inputs, target[, weight]) batches, shuffled anew by `order` in each epoch.
+def to_learn(examples: Examples, outputs: list[str]) -> tuple[Any, ...]:
+    """Return what Keras trains on: (inputs, target[, weight]), the target for each of `outputs`."""
+    pair = to_validate(examples, outputs)
+    return pair if examples.weight is None else (*pair, examples.weight)
 
-    target: as Keras compares it with the outputs. The last batch is smaller where batch_size does not divide
-    the rows.
+
+def to_validate(examples: Examples, outputs: list[str]) -> tuple[Any, Any]:
+    """Return what Keras validates on: (inputs, target), the target for each of `outputs`; every row counts."""
+    return network_input(examples.inputs), spread(examples.target, outputs)
+
+
+def shuffled_blocks(train: Split, order: EpochOrder, epochs: Iterable[int], block_rows: int) -> Iterator[Examples]:
+    """Yield the shuffled rows of one epoch after another, `block_rows` at a time.
+
+    The last block of an epoch has the rows that are left. Rows on disk are decoded by a thread of their own, a
+    window ahead.
     """
+    if isinstance(train, Examples):
+        windows = windows_in_memory(train, order, epochs)
+    else:
+        windows = windows_on_disk(train, order, epochs)
+    pieces: list[Examples] = []
+    missing = block_rows
+    for take, permutation, ends_epoch in windows:
+        start = 0
+        while start < len(permutation):
+            rows = permutation[start : start + missing]
+            pieces.append(take(rows))
+            start, missing = start + len(rows), missing - len(rows)
+            if not missing or (ends_epoch and start == len(permutation)):
+                yield join(pieces)
+                pieces, missing = [], block_rows
+
+
+# How to take rows of a window, in which order, and whether the window is the last of its epoch.
+Window = tuple[Callable[[np.ndarray], Examples], np.ndarray, bool]
+
+
+def windows_in_memory(train: Examples, order: EpochOrder, epochs: Iterable[int]) -> Iterator[Window]:
+    for epoch in epochs:
+        yield train.take, order.draw(epoch), True
+
+
+def windows_on_disk(train: Stream, order: EpochOrder, epochs: Iterable[int]) -> Iterator[Window]:
+    """Yield windows whose rows are decoded, while a thread decodes those of the next."""
+    with ThreadPoolExecutor(max_workers=1) as decoder:
+        ahead: list[Any] = []
+        for epoch in epochs:
+            windows = [*order.windows(epoch)]
+            for number, (groups, permutation) in enumerate(windows, start=1):
+                ahead.append((decoder.submit(read_groups, train, groups), permutation, number == len(windows)))
+                if len(ahead) > 1:
+                    yield decoded_window(train, *ahead.pop(0))
+        yield decoded_window(train, *ahead.pop())
+
+
+def decoded_window(train: Stream, columns: Future, permutation: np.ndarray, ends_epoch: bool) -> Window:
+    return partial(take_columns, train, columns.result()), permutation, ends_epoch
+
+
+def take_columns(train: Stream, columns: Columns, rows: np.ndarray) -> Examples:
+    return train.see({name: values[rows] for name, values in columns.items()})
+
+
+def read_groups(train: Stream, groups: list[int]) -> Columns:
+    """Return the columns of row groups, one after another."""
+    columns: Columns = {}
+    filled = 0
+    for group in groups:
+        read = train.read(group)
+        for name, values in read.items():
+            if name not in columns:  # whole at once: joining parts would need their memory twice
+                columns[name] = np.empty((len(groups) * GROUP_ROWS, *values.shape[1:]), values.dtype)
+            columns[name][filled : filled + len(values)] = values
+        filled += len(values)
+    return {name: values[:filled] for name, values in columns.items()}
+
+
+def shuffled_batches(train: Split, outputs: list[str], batch_size: int, order: EpochOrder):
+    """Return a `tf.data.Dataset` of the batches (inputs, target[, weight]) of the running epoch of `order`.
+
+    outputs: the target is given for each. The last batch is smaller where batch_size does not divide the rows.
+    """
+    size = block_rows(train, batch_size)
+
+    def blocks() -> Iterator[Examples]:
+        return shuffled_blocks(train, order, range(order.epoch, order.epoch + 1), size)
+
+    return in_batches(dataset_of(blocks, train, partial(to_learn, outputs=outputs)), train.rows, batch_size)
+
+
+def endless_blocks(train: Split, outputs: list[str], order: EpochOrder, size: int):
+    """Return a `tf.data.Dataset` of `size` rows after another (inputs, target[, weight]), from the running epoch on."""
+
+    def blocks() -> Iterator[Examples]:
+        return shuffled_blocks(train, order, count(order.epoch), size)
+
+    return dataset_of(blocks, train, partial(to_learn, outputs=outputs)).prefetch(2)
+
+
+def ordered_parts(valid: Split, outputs: list[str]):
+    """Return a `tf.data.Dataset` of (inputs, target), a part of the rows at a time, as they lie."""
+    return dataset_of(valid.parts, valid, partial(to_validate, outputs=outputs))
+
+
+def ordered_batches(valid: Split, outputs: list[str]):
+    """Return a `tf.data.Dataset` of the batches (inputs, target) of BATCH_ROWS rows as they lie."""
+    return in_batches(ordered_parts(valid, outputs), valid.rows, BATCH_ROWS)
+
+
+def in_batches(blocks, rows: int, batch_size: int):
+    """Return a `tf.data.Dataset` of batches from one of blocks that hold whole batches, of `rows` rows in all."""
     import tensorflow as tf
 
-    arrays = (train.x, target) if train.weight is None else (train.x, target, train.weight)
-    tensors = tf.nest.map_structure(tf.constant, arrays)
-    numbers = tf.data.Dataset.from_generator(order.draw, output_signature=tf.TensorSpec([order.rows], tf.int64))
-    batches = numbers.flat_map(lambda rows: tf.data.Dataset.from_tensor_slices(rows).batch(batch_size))
-    batches = batches.apply(tf.data.experimental.assert_cardinality(-(-order.rows // batch_size)))
-    return batches.map(
-        lambda rows: tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors), num_parallel_calls=2
-    ).prefetch(tf.data.AUTOTUNE)
+    batches = blocks.flat_map(lambda *block: tf.data.Dataset.from_tensor_slices(block).batch(batch_size))
+    return batches.apply(tf.data.experimental.assert_cardinality(-(-rows // batch_size))).prefetch(4)
+
+
+def dataset_of(parts: Callable[[], Iterator[Examples]], split: Split, convert: Callable[[Examples], Any]):
+    """Return a `tf.data.Dataset` of what `convert` makes of each of `parts()`, rows of `split`."""
+    import tensorflow as tf
+
+    spec = tf.nest.map_structure(
+        lambda values: tf.TensorSpec([None, *values.shape[1:]], values.dtype), convert(split.head())
+    )
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return tf.data.Dataset.from_generator(lambda: map(convert, parts()), output_signature=spec).with_options(options)
+
+
+def block_rows(split: Split, batch_size: int) -> int:
+    """Return how many rows to hand over at a time: whole batches, of BLOCK_BYTES or a little more, or all."""
+    head = split.head()
+    row_bytes = sum(values.nbytes for values in head.inputs.values()) // head.rows
+    return batch_size * -(-min(BLOCK_BYTES, split.rows * row_bytes) // (batch_size * row_bytes))

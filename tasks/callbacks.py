@@ -13,11 +13,14 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressLog(keras.callbacks.Callback):
-    """Logs a line an epoch, but no more than one every `interval_seconds`; always the last one."""
+    """Logs a line an epoch, but no more than one every `interval_seconds`; always the last one.
 
-    def __init__(self, interval_seconds: float = 2.0):
+    Within an epoch that takes long, how far it is every `within_seconds`.
+    """
+
+    def __init__(self, interval_seconds: float = 2.0, within_seconds: float = 20.0):
         super().__init__()
-        self.interval_seconds = interval_seconds
+        self.interval_seconds, self.within_seconds = interval_seconds, within_seconds
 
     def on_train_begin(self, logs=None):
         self.began = self.last_line = time.monotonic()
@@ -25,6 +28,14 @@ class ProgressLog(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.first = epoch if self.first is None else self.first
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.monotonic()
+        if now - self.last_line >= self.within_seconds:
+            self.last_line = now
+            share = (batch + 1) / self.params["steps"]
+            logger.info("epoch %d/%d  %.0f %%", self.epoch + 1, self.params["epochs"], 100 * share)
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.monotonic()
@@ -44,18 +55,21 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         super().__init__()
         self.name = name
 
-    def on_batch_end(self, batch, logs=None):
-        self.check("loss", logs, f"batch {batch + 1}")
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.check("loss", logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.check("val_loss", logs, f"epoch {epoch + 1}")
+        self.check("val_loss", logs)
 
-    def check(self, figure, logs, when):
+    def check(self, figure, logs):
         value = (logs or {}).get(figure)
         if value is not None and not math.isfinite(value):
             rate = float(self.model.optimizer.learning_rate)
             raise UserError(
-                f"{self.name}: {figure} is {value} after {when}; training diverged. Lower "
+                f"{self.name}: {figure} is {float(value)} in epoch {self.epoch + 1}; training diverged. Lower "
                 f"models.{self.name}.compile.learning_rate in {paths.PARAMS} (now {rate:g})."
             )
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -15,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from config.params import ModelParams
-from tasks.examples import Examples
+from tasks.stream import Split
 
 TASKS = Path(__file__).parent
-CODE = [*sorted((TASKS.parent / "models").glob("*.py")), TASKS / "batches.py", TASKS / "fit.py"]
+STEPS = ("batches.py", "fit.py", "fused.py", "hardware.py", "stream.py")
+CODE = [*sorted((TASKS.parent / "models").glob("*.py")), *(TASKS / step for step in STEPS)]
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +49,12 @@ def checkpoint_callbacks(params: ModelParams, folder: Path) -> list[keras.callba
     return callbacks
 
 
-def open_checkpoints(params: ModelParams, seed: int, train: Examples, folder: Path) -> None:
-    """Empty `folder`, unless the recipe says resume and it holds fewer epochs of the same training."""
-    training = describe_training(params, seed, train) if params.fit.resume else {}
+def open_checkpoints(params: ModelParams, seed: int, how: Sequence[str], train: Split, folder: Path) -> None:
+    """Empty `folder`, unless the recipe says resume and it holds fewer epochs of the same training.
+
+    how: what else decides its digits, such as the precision.
+    """
+    training = describe_training(params, seed, how, train) if params.fit.resume else {}
     described = folder / "training.json"
     done = epochs_done(folder)
     if params.fit.resume and done:
@@ -74,18 +79,20 @@ def epochs_done(folder: Path) -> int:
         return 0
 
 
-def describe_training(params: ModelParams, seed: int, train: Examples) -> dict:
+def describe_training(params: ModelParams, seed: int, how: Sequence[str], train: Split) -> dict:
     """Return what decides how training goes, except for how long: equal descriptions give equal epochs."""
     recipe = params.model_dump(mode="json", exclude={"probes": True, "fit": {"resume", "checkpoint"}})
     if params.compile.schedule == "constant":  # another schedule stretches over all epochs
         del recipe["fit"]["epochs"]
     data = hashlib.blake2b()
-    for values in (*train.inputs.values(), train.target, *([] if train.weight is None else [train.weight])):
-        data.update(np.ascontiguousarray(values).data)
+    for part in train.parts():
+        for values in (*part.inputs.values(), part.target, *([] if part.weight is None else [part.weight])):
+            data.update(np.ascontiguousarray(values).data)
     code = hashlib.blake2b(b"".join(file.read_bytes() for file in CODE))
     return {
         "recipe": recipe,
         "seed": seed,
+        "how": list(how),
         "data": data.hexdigest(),
         "code": code.hexdigest(),
         "keras": keras.version(),

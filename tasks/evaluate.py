@@ -4,6 +4,7 @@ RMSE, MAE and R2 are in the target's unit; precision, recall and F1 are scikit-l
 over the classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from prefect import task
 
 from config.params import ModelParams
 from models import figure_prefix, named_outputs, spread
-from tasks.examples import Examples, class_names, read_examples, true_class
+from tasks.batches import BATCH_ROWS
+from tasks.examples import class_names, true_class
+from tasks.stream import Split, open_split
 
-BATCH_ROWS = 1024
 # Below this many rows a quarter of them says nothing.
 SLICED_ROWS = 100
 
@@ -32,29 +34,41 @@ class Evaluation:
     predictions: pd.DataFrame
 
 
-def evaluate(model: keras.Model, params: ModelParams, schema: dict, train: Examples, valid: Examples) -> Evaluation:
+def evaluate(
+    model: keras.Model, params: ModelParams, schema: dict, memory: int, train: Split, valid: Split
+) -> Evaluation:
     """Measure `model` on train, valid and test.
 
-    schema: the prepared data set's schema.json. Raises UserError where the test split is damaged.
+    schema: the prepared data set's schema.json. memory: bytes that test may take, or it stays on disk.
+    Raises UserError where the test split is damaged.
     """
-    return measure(model, params, schema, {"train": train, "valid": valid, "test": read_examples(params, "test")})
+    test = open_split(params, "test", memory)
+    return measure(model, params, schema, {"train": train, "valid": valid, "test": test})
 
 
-def measure(model: keras.Model, params: ModelParams, schema: dict, splits: dict[str, Examples]) -> Evaluation:
+def measure(model: keras.Model, params: ModelParams, schema: dict, splits: Mapping[str, Split]) -> Evaluation:
     """Measure `model` on each of `splits`; the last of them gives the figures per class, slices and predictions."""
     names = class_names(params, schema)
-    metrics, outputs = {}, {}
+    metrics = {}
     for split, examples in splits.items():
-        returned = model.predict(examples.x, batch_size=BATCH_ROWS, verbose=0)
+        returned, target, index = predict(model, examples)
         outputs = named_outputs(returned)
-        metrics[split] = {"loss": float(model.compute_loss(y=spread(examples.target, outputs), y_pred=returned))}
+        metrics[split] = {"loss": float(model.compute_loss(y=spread(target, outputs), y_pred=returned))}
         for name, output in outputs.items():
-            figures = class_figures(examples.target, output) if names else quantity_figures(examples.target, output)
+            figures = class_figures(target, output) if names else quantity_figures(target, output)
             metrics[split] |= {f"{figure_prefix(name)}{figure}": value for figure, value in figures.items()}
-    predictions = to_predictions(examples, outputs, names)
+    predictions = to_predictions(index, target, outputs, names)
     per_class = figures_per_class(predictions, names) if names else {}
     slices = {} if names else figures_per_quarter(predictions, schema["target"])
     return Evaluation(metrics, per_class, slices, predictions)
+
+
+def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Return what `model` says of every row, the rows' target and their index."""
+    parts = [
+        (model.predict(part.x, batch_size=BATCH_ROWS, verbose=0), part.target, part.index) for part in examples.parts()
+    ]
+    return keras.tree.map_structure(lambda *values: np.concatenate(values), *parts)
 
 
 def predicted_class(output: np.ndarray) -> np.ndarray:
@@ -83,13 +97,15 @@ def quantity_figures(target: np.ndarray, output: np.ndarray) -> dict[str, float]
     }
 
 
-def to_predictions(test: Examples, outputs: dict[str, np.ndarray], names: list[str]) -> pd.DataFrame:
-    """Return index, true and predicted of each test row, and the probability of each class.
+def to_predictions(
+    index: np.ndarray, target: np.ndarray, outputs: dict[str, np.ndarray], names: list[str]
+) -> pd.DataFrame:
+    """Return index, true and predicted of each row, and the probability of each class.
 
     A further output has columns of its own, which begin with its name.
     """
-    true = true_class(test.target) if names else test.target.reshape(-1)
-    frame: dict[str, Any] = {"index": test.index, "true": true}
+    true = true_class(target) if names else target.reshape(-1)
+    frame: dict[str, Any] = {"index": index, "true": true}
     for name, output in outputs.items():
         start = figure_prefix(name)
         if not names:

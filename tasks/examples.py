@@ -1,6 +1,8 @@
 """Examples: the prepared rows of a split, as the arrays that a model takes and learns."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,8 @@ from models.views import columns_needed, compute_inputs, get_target_view, get_we
 from tasks.check import check_classes, check_table
 from tasks.files import read_json, read_table
 from tasks.prepare import INDEX, prepared_schema
+
+Columns = dict[str, np.ndarray]  # name of a prepared column: values [rows] or [rows, ...]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,34 @@ class Examples:
         """What Keras takes."""
         return network_input(self.inputs)
 
+    @property
+    def rows(self) -> int:
+        return len(self.target)
+
+    def head(self) -> "Examples":
+        return self
+
+    def take(self, rows: np.ndarray) -> "Examples":
+        """Return the rows of these numbers, in their order."""
+        inputs = {name: values[rows] for name, values in self.inputs.items()}
+        weight = None if self.weight is None else self.weight[rows]
+        return Examples(inputs, self.target[rows], self.index[rows], weight)
+
+    def parts(self) -> Iterator["Examples"]:
+        """Yield all rows, in the order of the file."""
+        yield self
+
+
+def join(parts: Sequence[Examples]) -> Examples:
+    """Return the rows of all `parts`, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    inputs = {name: np.concatenate([part.inputs[name] for part in parts]) for name in first.inputs}
+    weights = [part.weight for part in parts if part.weight is not None]
+    target, index = (np.concatenate([getattr(part, name) for part in parts]) for name in ("target", "index"))
+    return Examples(inputs, target, index, np.concatenate(weights) if weights else None)
+
 
 def read_schema(dataset: str) -> dict:
     """Read what `prepare` says of its tables: source, classes, rows, checksum of the raw rows."""
@@ -43,41 +75,66 @@ def read_examples(params: ModelParams, split: str) -> Examples:
     Raises UserError when the file is missing, has other columns or types than `prepare` writes, no rows,
     or missing values, and when a view does not fit the data set.
     """
-    dataset = get_dataset(params.dataset)
-    path = paths.prepared_folder(dataset.name) / f"{split}.parquet"
-    stage = f"prepare@{dataset.name}"
-    table = read_table(path, stage)
-    check_table(path, table, prepared_schema(dataset), stage)
-    check_classes(path, dataset, to_values(table[dataset.target]), stage)
-    return to_examples(params, table, read_schema(dataset.name))
+    stage = f"prepare@{params.dataset}"
+    table = read_table(paths.prepared_table(params.dataset, split), stage)
+    columns = to_columns(params, table, paths.prepared_table(params.dataset, split))
+    return to_examples(params, columns, read_schema(params.dataset))
 
 
-def to_examples(params: ModelParams, table: pa.Table, schema: dict) -> Examples:
-    """Return the rows of a prepared `table` as model `params` sees them; schema: what `prepare` says of it."""
+def to_columns(params: ModelParams, table: pa.Table, path: Path) -> Columns:
+    """Return what model `params` needs of a prepared `table`, the target and the index; path: for messages.
+
+    Raises UserError when the table is not as `prepare` writes it.
+    """
     dataset = get_dataset(params.dataset)
+    check_table(path, table, prepared_schema(dataset), f"prepare@{dataset.name}")
+    check_classes(path, dataset, to_values(table[dataset.target]), f"prepare@{dataset.name}")
     needed = columns_needed(params.inputs, dataset.features, tuple(dataset.derived))
-    columns = {name: to_values(table[name]) for name in needed}
-    labels = to_values(table[dataset.target])
-    inputs = compute_inputs(params.inputs, columns, dataset.features)
+    return {name: to_values(table[name]) for name in (*needed, dataset.target, INDEX)}
+
+
+def to_examples(params: ModelParams, columns: Columns, schema: dict, by_class: dict | None = None) -> Examples:
+    """Return prepared rows as model `params` sees them.
+
+    schema: what `prepare` says of them. by_class: how much each class counts, where the rows are but some of the
+    split's; None: from these rows.
+    """
+    dataset = get_dataset(params.dataset)
+    labels = columns[dataset.target]
     target = get_target_view(params.target).compute(labels, schema)
-    weight = row_weights(params, labels, target, schema)
-    arrays = {name: np.asarray(values) for name, values in inputs.items()}
-    return Examples(arrays, target, to_values(table[INDEX]), weight)
+    inputs = {
+        name: np.asarray(values) for name, values in compute_inputs(params.inputs, columns, dataset.features).items()
+    }
+    by_class = by_class or class_weights(params, target, schema)
+    return Examples(inputs, target, columns[INDEX], row_weights(params, labels, target, schema, by_class))
 
 
-def row_weights(params: ModelParams, labels: np.ndarray, target: np.ndarray, schema: dict) -> np.ndarray | None:
+def class_weights(params: ModelParams, target: np.ndarray, schema: dict) -> dict[int, float]:
+    """Return how much a row of each class counts by the recipe's class_weight; {} without one.
+
+    target: of the whole split, whose shares of the classes "balanced" evens out.
+    """
+    from sklearn.utils.class_weight import compute_class_weight
+
+    wanted = params.fit.class_weight
+    if wanted == "balanced":
+        true = true_class(target)
+        classes = np.unique(true)
+        weights = compute_class_weight(wanted, classes=classes, y=true)
+        return dict(zip(classes.tolist(), weights.tolist(), strict=True))
+    return {k: wanted.get(name, 1.0) for k, name in enumerate(class_names(params, schema))} if wanted else {}
+
+
+def row_weights(
+    params: ModelParams, labels: np.ndarray, target: np.ndarray, schema: dict, by_class: dict[int, float]
+) -> np.ndarray | None:
     """Return the product of the recipe's class_weight and sample_weight, float32 [rows]; None without either."""
     weights = np.ones(len(labels), np.float32)
     if params.fit.sample_weight:
         weights = weights * get_weight_view(params.fit.sample_weight)(labels, schema)
-    if params.fit.class_weight:
-        from sklearn.utils.class_weight import compute_sample_weight
-
-        names, wanted = class_names(params, schema), params.fit.class_weight
-        by_number = wanted if wanted == "balanced" else {k: wanted.get(name, 1.0) for k, name in enumerate(names)}
-        weights = weights * compute_sample_weight(by_number, true_class(target))
-    given = params.fit.sample_weight or params.fit.class_weight
-    return weights.astype(np.float32) if given else None
+    if by_class:
+        weights = weights * np.array([by_class[k] for k in true_class(target).tolist()])
+    return weights.astype(np.float32) if params.fit.sample_weight or by_class else None
 
 
 def class_names(params: ModelParams, schema: dict) -> list[str]:
@@ -95,4 +152,3 @@ def true_class(target: np.ndarray) -> np.ndarray:
 
 
 read_schema_task = task(read_schema)
-read_examples_task = task(read_examples)

@@ -23,10 +23,10 @@ from datasets import get_dataset
 from datasets.dataset import to_values
 from models import MAIN_OUTPUT, named_outputs, network_input
 from models.views import columns_needed, compute_inputs
-from tasks.examples import Examples
 from tasks.files import read_json, write_json
 from tasks.normalize import normalize
 from tasks.raw import read_raw
+from tasks.stream import Split
 
 # Largest difference, relative to the largest output, between the trained model and its loaded export.
 TOLERANCE = 1e-5
@@ -73,7 +73,7 @@ def export(model: keras.Model, params: ModelParams, statistics: dict, facts: dic
 
 
 def verify_export(
-    model: keras.Model, params: ModelParams, valid: Examples, raw_sha256: str, folder: Path
+    model: keras.Model, params: ModelParams, valid: Split, raw_sha256: str, folder: Path
 ) -> dict[str, float]:
     """Load `folder/saved_model` in a process without our code, compare it with `model`, and ask it the probes.
 
@@ -84,14 +84,14 @@ def verify_export(
     """
     dataset = get_dataset(params.dataset)
     names = raw_columns_needed(params)
-    compared = read_raw(dataset, raw_sha256).take(valid.index[:COMPARED_ROWS])
+    first = valid.head().take(np.arange(min(COMPARED_ROWS, valid.rows)))
+    compared = read_raw(dataset, raw_sha256).take(first.index)
     columns = {name: to_values(compared[name]) for name in names}
     rows = compared.num_rows
     for probe in params.probes.values():
         columns = {name: np.append(values, probe[name]) for name, values in columns.items()}
     loaded = run_saved_model(folder / "saved_model", columns)
-    first = {name: values[:rows] for name, values in valid.inputs.items()}
-    expected = model.predict(network_input(first), verbose=0)
+    expected = model.predict(first.x, verbose=0)
     for name, values in named_outputs(expected).items():
         difference = np.abs(loaded[name][:rows] - values).max() / max(1.0, np.abs(values).max())
         if not difference <= TOLERANCE:

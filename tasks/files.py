@@ -91,14 +91,23 @@ def read_json(path: Path, produced_by: str) -> dict[str, Any]:
     return values
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path, compression="zstd", compression_level=13)
+def write_table(path: Path, table: pa.Table, group_rows: int | None = None) -> None:
+    """Write `table` as Parquet; group_rows: rows of a row group, which can be read by itself."""
+    pq.write_table(table, path, compression="zstd", compression_level=13, row_group_size=group_rows)
 
 
 def read_table(path: Path, produced_by: str) -> pa.Table:
     """Read `path`; raises UserError that names the stage to run when it is missing or damaged."""
+    with open_table(path, produced_by) as file:
+        return file.read()
+
+
+@contextmanager
+def open_table(path: Path, produced_by: str) -> Iterator[pq.ParquetFile]:
+    """Open `path` to read parts of it; raises UserError, in the block too, when it is missing or damaged."""
     try:
-        return pq.ParquetFile(path, memory_map=True).read()
+        with pq.ParquetFile(path, memory_map=True) as file:
+            yield file
     except FileNotFoundError:
         raise missing(path, produced_by) from None
     except (pa.ArrowException, ValueError, OSError) as error:

@@ -3,24 +3,28 @@
 import csv
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from prefect import task
 
-from config.params import Compile, ModelParams
+from config.params import Compile, Hardware, ModelParams
 from models import MAIN_OUTPUT, adapt_normalization, build_model, output_shapes, spread
 from models.losses import get_loss
-from tasks.batches import EpochOrder, shuffled_batches
+from tasks.batches import EpochOrder, ordered_batches, shuffled_batches
 from tasks.callbacks import LossRatio, ProgressLog, StopOnNonFiniteLoss
 from tasks.checkpoints import checkpoint_callbacks, open_checkpoints, read_history
-from tasks.evaluate import BATCH_ROWS
-from tasks.examples import Examples
+from tasks.hardware import choose_execution, choose_precision, data_parallel
+from tasks.prepare import GROUP_ROWS
 from tasks.recipe import check_network
+from tasks.stream import Split
 
-# Batches that one call of the compiled program trains on; TensorFlow returns to Python in between.
+# Batches that a call runs where epochs are not fused; TensorFlow returns to Python in between.
 STEPS_PER_EXECUTION = 32
 
 logger = logging.getLogger(__name__)
@@ -38,13 +42,14 @@ def fit(
     name: str,
     params: ModelParams,
     seed: int,
-    train: Examples,
-    valid: Examples,
+    hardware: Hardware,
+    train: Split,
+    valid: Split,
     source: str,
     logs: Path | None,
     checkpoints: Path,
 ) -> Fitted:
-    """Build model `name`, train it by its recipe and return it.
+    """Build model `name`, train it by its recipe and return it, in float32.
 
     source: "real", or "sample", which then stands in the network's own name. logs: folder for TensorBoard, or None.
     checkpoints: folder for what the recipe saves during training.
@@ -52,44 +57,119 @@ def fit(
     Raises UserError when the build arguments do not fit the family or the loss becomes NaN.
     """
     make_reproducible(seed)
-    shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
+    shapes = {key: rows.shape[1:] for key, rows in train.head().inputs.items()}
     model = build_model(params.family, shapes, name, params.build, source)
     check_network(name, model, params, shapes)
-    adapt_normalization(model, train.inputs)
     outputs = list(output_shapes(model, shapes))
-    steps = math.ceil(len(train.target) / params.fit.batch_size)
+    steps = math.ceil(train.rows / params.fit.batch_size)
+    precision = choose_precision(hardware.precision, model)
+    trained = model
+    with training_scope(precision, strategy := data_parallel()):
+        if strategy or precision != "float32":
+            make_reproducible(seed)
+            trained = build_model(params.family, shapes, name, params.build, source)
+            for output in outputs:
+                trained.get_layer(output).dtype_policy = "float32"  # a loss and a probability need the digits
+        adapt(trained, train)
+        execution = choose_execution(hardware.execution, trained, params.fit, steps * params.fit.epochs)
+        compile_model(trained, params, outputs, steps, execution)
+    logger.info("%s: %d parameters, %d rows, %s, %s", name, model.count_params(), train.rows, precision, execution)
+    open_checkpoints(params, seed, [precision, execution], train, checkpoints)
+    order = EpochOrder(train.rows, seed)
+    with feed(trained, train, valid, outputs, params.fit.batch_size, order, execution) as rows:
+        history = trained.fit(
+            **rows,
+            epochs=params.fit.epochs,
+            shuffle=False,  # the rows come shuffled
+            verbose=0,
+            callbacks=callbacks(name, params, order, logs, checkpoints),
+        )
+    if trained is not model:
+        compile_model(model, params, outputs, steps, execution)
+        model.set_weights(trained.get_weights())
+    figures = read_history(checkpoints) if params.fit.resume else history.history
+    return Fitted(model, {plain_name(figure): values for figure, values in figures.items()})
+
+
+@contextmanager
+def training_scope(precision: str, strategy: Any) -> Iterator[None]:
+    """Build in the block what is trained: in that precision, and with a copy for each device of `strategy`."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        with strategy.scope() if strategy else nullcontext():
+            yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def compile_model(model: keras.Model, params: ModelParams, outputs: list[str], steps: int, execution: str) -> None:
+    """Compile `model` by the recipe. steps: of an epoch."""
+    at_once = min(STEPS_PER_EXECUTION, steps)
+    if params.fit.profile_batches or execution != "batches" or model.distribute_strategy.num_replicas_in_sync > 1:
+        at_once = 1  # the profiler counts calls, a fused epoch is one, and several devices take a batch at a time
     model.compile(
         optimizer=make_optimizer(params.compile, steps * params.fit.epochs),
         loss=spread(get_loss(params.compile.loss), outputs),
         loss_weights=params.compile.loss_weights if len(outputs) > 1 else None,
         metrics=metrics_of(params, outputs),
-        steps_per_execution=1 if params.fit.profile_batches else min(STEPS_PER_EXECUTION, steps),
+        steps_per_execution=at_once,
+        jit_compile="auto" if execution == "batches" else False,  # a fused epoch is compiled as a whole
     )
-    logger.info("%s: %d parameters, %d rows", name, model.count_params(), len(train.target))
-    open_checkpoints(params, seed, train, checkpoints)
-    order = EpochOrder(len(train.target), seed)
+
+
+def adapt(model: keras.Model, train: Split) -> None:
+    """Give every layer `normalize_INPUT` of `model` the mean and variance of that input's rows.
+
+    They are summed up in groups of rows, which is the more exact, and the same from memory as from disk.
+    """
+    adapt_normalization(model, {name: rows_in_groups(train, name) for name in train.head().inputs})
+
+
+def rows_in_groups(split: Split, name: str) -> Iterator[np.ndarray]:
+    for part in split.parts():
+        for first in range(0, part.rows, GROUP_ROWS):
+            yield part.inputs[name][first : first + GROUP_ROWS]
+
+
+@contextmanager
+def feed(
+    model: keras.Model,
+    train: Split,
+    valid: Split,
+    outputs: list[str],
+    batch_size: int,
+    order: EpochOrder,
+    execution: str,
+) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of `fit` that give it the rows, for the way of execution."""
+    if execution == "batches":
+        yield {
+            "x": shuffled_batches(train, outputs, batch_size, order),
+            "validation_data": ordered_batches(valid, outputs),
+        }
+        return
+    from tasks.fused import fused
+
+    with fused(model, train, valid, outputs, batch_size, order, execution == "xla") as rows:
+        yield rows
+
+
+def callbacks(
+    name: str, params: ModelParams, order: EpochOrder, logs: Path | None, checkpoints: Path
+) -> list[keras.callbacks.Callback]:
     profiled = params.fit.profile_batches or 0
-    history = model.fit(
-        shuffled_batches(train, spread(train.target, outputs), params.fit.batch_size, order),
-        epochs=params.fit.epochs,
-        validation_data=(valid.x, spread(valid.target, outputs)),
-        validation_batch_size=BATCH_ROWS,
-        shuffle=False,  # the batches are shuffled already
-        verbose=0,
-        callbacks=[
-            order,
-            # First, so that whatever looks at an epoch's end sees the averaged weights.
-            *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if params.compile.average else []),
-            StopOnNonFiniteLoss(name),
-            *([LossRatio()] if params.fit.loss_ratio else []),
-            ProgressLog(),
-            *([keras.callbacks.TensorBoard(log_dir=str(logs), profile_batch=profiled)] if logs else []),
-            *checkpoint_callbacks(params, checkpoints),
-            *early_stopping(params),
-        ],
-    )
-    figures = read_history(checkpoints) if params.fit.resume else history.history
-    return Fitted(model, {plain_name(figure): values for figure, values in figures.items()})
+    return [
+        order,
+        # First, so that whatever looks at an epoch's end sees the averaged weights.
+        *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if params.compile.average else []),
+        StopOnNonFiniteLoss(name),
+        *([LossRatio()] if params.fit.loss_ratio else []),
+        ProgressLog(),
+        *([keras.callbacks.TensorBoard(log_dir=str(logs), profile_batch=profiled)] if logs else []),
+        *checkpoint_callbacks(params, checkpoints),
+        *early_stopping(params),
+    ]
 
 
 def make_reproducible(seed: int) -> None:

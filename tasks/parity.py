@@ -10,10 +10,10 @@ import pyarrow as pa
 from prefect import task
 
 from config import paths
-from config.params import DatasetParams, ModelParams, Normalization
+from config.params import DatasetParams, Hardware, ModelParams, Normalization
 from datasets import get_dataset
 from tasks.evaluate import measure
-from tasks.examples import to_examples
+from tasks.examples import to_columns, to_examples
 from tasks.files import write_json
 from tasks.fit import fit
 from tasks.prepare import prepare
@@ -27,6 +27,7 @@ def train_once(
     dataset: DatasetParams,
     normalization: Normalization,
     seed: int,
+    hardware: Hardware,
     table: pa.Table,
     provenance: dict,
 ) -> tuple[dict, pd.DataFrame]:
@@ -38,7 +39,10 @@ def train_once(
     prepared = prepare(
         get_dataset(params.dataset), dataset.model_copy(update={"normalization": normalization}), table, provenance
     )
-    splits = {split: to_examples(params, prepared.tables[split], prepared.schema) for split in paths.SPLITS}
+    splits = {}
+    for split, prepared_table in prepared.tables.items():
+        columns = to_columns(params, prepared_table, paths.prepared_table(params.dataset, split))
+        splits[split] = to_examples(params, columns, prepared.schema)
     logger.info("%s: seed %d, %s", name, seed, normalization)
     keras.backend.clear_session()
     with tempfile.TemporaryDirectory() as folder:
@@ -46,6 +50,7 @@ def train_once(
             name,
             params,
             seed,
+            hardware,
             splits["train"],
             splits["valid"],
             provenance["source"],

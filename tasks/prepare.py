@@ -22,6 +22,8 @@ from tasks.normalize import Statistics, normalize, train_statistics
 from tasks.split import split_rows
 
 INDEX = "index"
+# Rows of a row group, the unit in which larger data is shuffled and read; one of Fashion-MNIST decodes to 13 MB.
+GROUP_ROWS = 4096
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +114,7 @@ def count_duplicates(features: list[np.ndarray], rows: dict[str, np.ndarray]) ->
 def write_prepared(prepared: Prepared, folder: Path) -> None:
     """Write the tables, `normalization.json` and `schema.json` into `folder`."""
     for split, table in prepared.tables.items():
-        write_table(folder / f"{split}.parquet", table)
+        write_table(folder / f"{split}.parquet", table, GROUP_ROWS)
     write_json(folder / "normalization.json", prepared.statistics)
     write_json(folder / "schema.json", prepared.schema)
     logger.info("%s: %s rows", prepared.schema["dataset"], prepared.schema["rows"])

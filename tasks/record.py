@@ -17,6 +17,7 @@ from config.params import ModelParams
 from tasks.evaluate import Evaluation, write_predictions
 from tasks.files import write_json
 from tasks.fit import Fitted, write_history
+from tasks.hardware import processor_name
 
 PACKAGES = ("keras", "tensorflow", "numpy", "pandas", "pyarrow", "scikit-learn", "prefect", "dvc")
 
@@ -75,7 +76,7 @@ def device() -> str:
 
     for gpu in tf.config.list_physical_devices("GPU"):
         return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-    return f"CPU ({platform.processor() or platform.machine()})"
+    return f"CPU ({processor_name()})"
 
 
 def git_commit() -> str | None:

@@ -50,7 +50,7 @@ def test_a_stage_is_the_flow_of_the_same_name(stage):
 
 def test_the_stages_are_those_of_the_plan():
     assert list(GRAPH) == ["ingest", "prepare", "train", "parity", "baselines", "report"]
-    assert GRAPH["train"]["do"]["params"] == ["seed", "models.${key}"]
+    assert GRAPH["train"]["do"]["params"] == ["hardware", "seed", "models.${key}"]
     assert GRAPH["prepare"]["do"]["params"] == ["datasets.${key}"]
     assert GRAPH["ingest"]["do"]["params"] == ["data.source"]
     assert GRAPH["report"]["params"] == ["baselines", "models", "notes", "parity"]

@@ -20,10 +20,11 @@ from tasks.recipe import check_recipe
 
 def train(name: str, logs: Path | None = None) -> Fitted:
     """Check and fit model `name` of the current workspace, as the flow does."""
-    params = load_params().model(name)
+    params, hardware = load_params().model(name), load_params().hardware
     check_recipe(name, params)
     examples = {split: read_examples(params, split) for split in ("train", "valid")}
-    return fit(name, params, 42, **examples, source="sample", logs=logs, checkpoints=paths.checkpoints_folder(name))
+    folders = {"logs": logs, "checkpoints": paths.checkpoints_folder(name)}
+    return fit(name, params, 42, hardware, **examples, source="sample", **folders)
 
 
 def same_weights(one: keras.Model, other: keras.Model) -> bool:

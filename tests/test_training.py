@@ -45,7 +45,7 @@ def train(name: str) -> tuple[Fitted, dict]:
     examples = {split: read_examples(params, split) for split in ("train", "valid")}
     source = read_schema(params.dataset)["source"]
     folders = {"logs": paths.logs_folder(name) / "run", "checkpoints": paths.checkpoints_folder(name)}
-    return fit(name, params, 42, **examples, source=source, **folders), examples
+    return fit(name, params, 42, load_params().hardware, **examples, source=source, **folders), examples
 
 
 # Runs in a directory without our code, with nothing but TensorFlow.
@@ -154,7 +154,7 @@ def test_evaluation_equals_scikit_learn_on_the_saved_predictions(prepared):
     ):
         fitted, examples = train(name)
         params = load_params().model(name)
-        measured = evaluate(fitted.model, params, read_schema(params.dataset), **examples)
+        measured = evaluate(fitted.model, params, read_schema(params.dataset), 10**9, **examples)
         predictions = measured.predictions
         assert measured.metrics["test"][column] == pytest.approx(figure(predictions["true"], predictions["predicted"]))
         raw = raw_rows(name, predictions["index"].to_numpy())
@@ -166,7 +166,7 @@ def test_probabilities_add_up_to_1_and_the_largest_is_the_prediction(prepared):
     for name in ("fashion_mlp", "iris_perceptron"):
         fitted, examples = train(name)
         params = load_params().model(name)
-        frame = evaluate(fitted.model, params, read_schema(params.dataset), **examples).predictions
+        frame = evaluate(fitted.model, params, read_schema(params.dataset), 10**9, **examples).predictions
         probabilities = frame.filter(like="probability ").to_numpy()
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
         np.testing.assert_array_equal(probabilities.argmax(axis=1), frame["predicted"])
@@ -176,7 +176,7 @@ def test_further_outputs_are_measured_and_predicted_under_their_name(prepared):
     for name in ("housing_wide_deep_aux", "housing_wide_deep_subclassed"):
         fitted, examples = train(name)
         params = load_params().model(name)
-        measured = evaluate(fitted.model, params, read_schema(params.dataset), **examples)
+        measured = evaluate(fitted.model, params, read_schema(params.dataset), 10**9, **examples)
         frame, test = measured.predictions, measured.metrics["test"]
         for start in ("", "aux_"):
             expected = root_mean_squared_error(frame["true"], frame[f"{start}predicted"])
@@ -202,10 +202,10 @@ def test_only_evaluate_reads_the_test_split(prepared, monkeypatch):
     export(fitted.model, params, read_statistics("iris"), {}, prepared)
     verify_export(fitted.model, params, examples["valid"], read_schema("iris")["raw_sha256"], prepared)
     with pytest.raises(UserError, match=r"test\.parquet not found"):
-        evaluate(fitted.model, params, read_schema("iris"), **examples)
+        evaluate(fitted.model, params, read_schema("iris"), 10**9, **examples)
     reads = []
-    monkeypatch.setattr(evaluation, "read_examples", lambda params, split: reads.append(split) or examples["valid"])
-    evaluate(fitted.model, params, read_schema("iris"), **examples)
+    monkeypatch.setattr(evaluation, "open_split", lambda params, split, _: reads.append(split) or examples["valid"])
+    evaluate(fitted.model, params, read_schema("iris"), 10**9, **examples)
     assert reads == ["test"]
 
 

@@ -1,0 +1,172 @@
+"""Fused epochs: the steps of an epoch as one compiled program, behind Keras' own `fit`.
+
+`keras.Model.fit` calls `train_function` with an iterator of the data until an epoch is done, and `test_function`
+likewise. Here both loop over Keras' own `train_step` and `test_step` inside one program: over rows that lie on the
+device, or over blocks of rows that are read from disk. Callbacks, history, metrics, weights stay Keras'.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tasks.batches import (
+    BATCH_ROWS,
+    EpochOrder,
+    block_rows,
+    endless_blocks,
+    ordered_parts,
+    to_learn,
+    to_validate,
+)
+from tasks.examples import Examples
+from tasks.hardware import has_convolutions
+from tasks.stream import Split
+
+# Steps of one call. Ctrl-C is heard between calls, and progress told: convolutions take long.
+STEPS_PER_CALL = 4096
+CONVOLUTION_STEPS_PER_CALL = 32
+
+# Every training compiles programs of its own, which TensorFlow takes for one that is traced again and again.
+tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
+
+Function = Callable[[Iterator[Any]], dict[str, Any]]
+
+
+@contextmanager
+def fused(
+    model: keras.Model, train: Split, valid: Split, outputs: list[str], batch_size: int, order: EpochOrder, xla: bool
+) -> Iterator[dict[str, Any]]:
+    """Have `fit` of a compiled model run fused epochs in the block; yield the arguments that give it the rows.
+
+    outputs: the target is given for each. order: of the rows in each epoch. xla: compile the training by XLA.
+    The last batch of an epoch is smaller where batch_size does not divide the rows.
+    """
+    steps = CONVOLUTION_STEPS_PER_CALL if has_convolutions(model) else STEPS_PER_CALL
+    valid_rows = min(BATCH_ROWS, valid.rows)
+    data: dict[str, Any] = {}
+    if isinstance(train, Examples):
+        model.train_function = over_memory(
+            model, model.train_step, to_learn(train, outputs), train.rows, batch_size, xla, order
+        )
+        calls = step_ranges(train.rows // batch_size, steps)
+        data |= {"x": calls.repeat(), "steps_per_epoch": len(calls)}
+    else:
+        rows = min(steps * batch_size, block_rows(train, batch_size))
+        model.train_function = over_blocks(model, model.train_step, rows, train.rows, batch_size, xla)
+        data |= {"x": endless_blocks(train, outputs, order, rows), "steps_per_epoch": -(-train.rows // rows)}
+    if isinstance(valid, Examples):
+        model.test_function = over_memory(model, model.test_step, to_validate(valid, outputs), valid.rows, valid_rows)
+        calls = step_ranges(valid.rows // valid_rows, steps)
+        data |= {"validation_data": calls.repeat(), "validation_steps": len(calls)}
+    else:
+        rows = valid.head().rows
+        model.test_function = over_blocks(model, model.test_step, rows, valid.rows, valid_rows)
+        parts = ordered_parts(valid, outputs).repeat().prefetch(2)
+        data |= {"validation_data": parts, "validation_steps": valid.groups}
+    try:
+        yield data
+    finally:
+        model.train_function = model.test_function = None  # Keras makes its own again
+
+
+def step_ranges(steps: int, longest: int) -> tf.data.Dataset:
+    """Return a data set of (first, last) step of each call of an epoch; a last of 0 is a call all the same."""
+    firsts = range(0, max(steps, 1), longest)
+    pairs = [(first, min(first + longest, steps)) for first in firsts]
+    return tf.data.Dataset.from_tensor_slices(tf.constant(pairs, tf.int32))
+
+
+def over_memory(
+    model: keras.Model,
+    step: Callable,
+    arrays: Any,
+    rows: int,
+    batch_size: int,
+    xla: bool = False,
+    order: EpochOrder | None = None,
+) -> Function:
+    """Return a function of an iterator of `step_ranges` that runs `step` on those batches of `arrays`.
+
+    rows: of each array. order: of the rows, anew in each epoch; None: as they lie.
+    """
+    data = tf.nest.map_structure(tf.constant, arrays)
+    full, rest = divmod(rows, batch_size)
+    loop, once = make_loop(model, step, batch_size, xla), make_step(model, step, rest)
+    start = tf.constant(full * batch_size)
+    drawn: tuple[int, tf.Tensor | None] = (-1, None)
+
+    def function(iterator: Iterator[Any]) -> dict[str, Any]:
+        nonlocal drawn
+        if order and drawn[0] != order.epoch:
+            drawn = order.epoch, tf.constant(order.draw(order.epoch))
+        first, last = tf.unstack(next(iterator))
+        done = int(last)
+        results = loop(data, drawn[1], first, last) if done else {}
+        return once(data, drawn[1], start) if rest and done == full else results
+
+    return function
+
+
+def over_blocks(
+    model: keras.Model, step: Callable, block: int, rows: int, batch_size: int, xla: bool = False
+) -> Function:
+    """Return a function of an iterator of blocks of rows that runs `step` on each of a block's batches.
+
+    block: rows of a block, a multiple of batch_size; the last one of the `rows` of an epoch can have fewer.
+    """
+    rest = rows % batch_size
+    loop, once = make_loop(model, step, batch_size, xla), make_step(model, step, rest)
+    zero = tf.constant(0)
+
+    def function(iterator: Iterator[Any]) -> dict[str, Any]:
+        data = next(iterator)
+        given = len(tf.nest.flatten(data)[0])
+        full = given // batch_size
+        # Of one shape, for a program is compiled for each.
+        whole = tf.nest.map_structure(lambda values: pad(values, block - given), data)
+        results = loop(whole, None, zero, tf.constant(full)) if full else {}
+        return once(whole, None, tf.constant(full * batch_size)) if given % batch_size else results
+
+    return function
+
+
+def pad(values: tf.Tensor, rows: int) -> tf.Tensor:
+    return tf.pad(values, [[0, rows], *([[0, 0]] * (values.shape.rank - 1))]) if rows else values
+
+
+def make_loop(model: keras.Model, step: Callable, batch_size: int, xla: bool) -> Callable:
+    """Return the program that runs `step` on batches `first` to `last` - 1 of (data, order, first, last)."""
+
+    def loop(data: Any, order: tf.Tensor | None, first: tf.Tensor, last: tf.Tensor) -> dict[str, tf.Tensor]:
+        def body(number: tf.Tensor) -> tuple[tf.Tensor]:
+            step(take(data, order, number * batch_size, batch_size))
+            return (number + 1,)
+
+        # One after another: each step reads what the last one wrote.
+        tf.while_loop(lambda number: number < last, body, (first,), parallel_iterations=1)
+        return model.get_metrics_result()
+
+    return tf.function(loop, autograph=False, jit_compile=xla or None)
+
+
+def make_step(model: keras.Model, step: Callable, rows: int) -> Callable:
+    """Return the program that runs `step` on `rows` rows from `start` on, of (data, order, start)."""
+
+    def once(data: Any, order: tf.Tensor | None, start: tf.Tensor) -> dict[str, tf.Tensor]:
+        step(take(data, order, start, rows))
+        return model.get_metrics_result()
+
+    return tf.function(once, autograph=False)
+
+
+def take(data: Any, order: tf.Tensor | None, start: tf.Tensor, rows: int) -> Any:
+    """Return `rows` rows of every tensor in `data`, the ones that `order` names from `start` on."""
+    if order is None:
+        return tf.nest.map_structure(
+            lambda values: tf.slice(values, [start, *([0] * (values.shape.rank - 1))], [rows, *values.shape[1:]]), data
+        )
+    numbers = tf.slice(order, [start], [rows])  # of a fixed size, unlike order[start:end], which XLA would pad
+    return tf.nest.map_structure(lambda values: tf.gather(values, numbers), data)
