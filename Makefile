@@ -33,6 +33,10 @@ repro: $(READY) ## the whole pipeline on the real data (dvc repro)
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
+bench: $(READY) ## time every model's fit against the one that a user would write (most of an hour)
+	$(BIN)/dvc repro --quiet prepare
+	$(BIN)/python -m benchmarks
+
 check: $(READY) ## lint, formatting, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,4 +53,4 @@ tensorboard: $(READY) ## show the training logs
 lock: $(READY) ## pin every dependency of pyproject.toml anew
 	$(BIN)/python -m uv pip compile --quiet --universal --no-header --no-annotate --generate-hashes --upgrade --extra dev pyproject.toml -o requirements.lock
 
-.PHONY: help setup demo repro test check format tensorboard lock
+.PHONY: help setup demo repro test bench check format tensorboard lock

@@ -57,7 +57,7 @@ def train(model: str) -> None:
         evaluation = evaluate_task(fitted.model, recipe, schema, memory, **examples)
         watch.lap("evaluate")
         measured = metrics(model, recipe, params.seed, schema, fitted, evaluation, probes)
-        write_record_task(measured, run_facts(watch.began, watch.seconds()), fitted, evaluation, folder)
+        write_record_task(measured, run_facts(watch.began, watch.seconds(), fitted), fitted, evaluation, folder)
 
 
 if __name__ == "__main__":

@@ -190,9 +190,22 @@ def dataset_of(parts: Callable[[], Iterator[Examples]], split: Split, convert: C
     spec = tf.nest.map_structure(
         lambda values: tf.TensorSpec([None, *values.shape[1:]], values.dtype), convert(split.head())
     )
+    dataset = tf.data.Dataset.from_generator(lambda: map(convert, parts()), output_signature=spec)
+    return dataset.with_options(data_options())
+
+
+def data_options():
+    """Return the `tf.data.Options` of every data set of rows.
+
+    Without autotuning: its thread sleeps longer and longer between two looks, up to a minute, and the end of an
+    iterator, at the end of each epoch, can have to wait for it (TensorFlow 2.21: `Model::OptimizeLoop`).
+    """
+    import tensorflow as tf
+
     options = tf.data.Options()
+    options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return tf.data.Dataset.from_generator(lambda: map(convert, parts()), output_signature=spec).with_options(options)
+    return options
 
 
 def block_rows(split: Split, batch_size: int) -> int:

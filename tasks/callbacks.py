@@ -1,4 +1,4 @@
-"""Callbacks of our own: a progress line, a stop when training diverges, the ratio of the losses."""
+"""Callbacks of our own: a progress line, a clock, a stop when training diverges, the ratio of the losses."""
 
 import logging
 import math
@@ -46,6 +46,17 @@ class ProgressLog(keras.callbacks.Callback):
         figures = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
         left = (now - self.began) / (done - self.first) * (epochs - done)
         logger.info("epoch %d/%d  %s  %s", done, epochs, figures, f"{left:.0f} s left" if left else "done")
+
+
+class EpochClock(keras.callbacks.Callback):
+    """Notes when each epoch ended, by `time.perf_counter`."""
+
+    def __init__(self):
+        super().__init__()
+        self.ends: list[float] = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.ends.append(time.perf_counter())
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):

@@ -17,7 +17,7 @@ from config.params import Compile, Hardware, ModelParams
 from models import MAIN_OUTPUT, adapt_normalization, build_model, output_shapes, spread
 from models.losses import get_loss
 from tasks.batches import EpochOrder, ordered_batches, shuffled_batches
-from tasks.callbacks import LossRatio, ProgressLog, StopOnNonFiniteLoss
+from tasks.callbacks import EpochClock, LossRatio, ProgressLog, StopOnNonFiniteLoss
 from tasks.checkpoints import checkpoint_callbacks, open_checkpoints, read_history
 from tasks.hardware import choose_execution, choose_precision, data_parallel
 from tasks.prepare import GROUP_ROWS
@@ -32,10 +32,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model, and the value of every logged figure after each epoch."""
+    """A trained model, and the value of every logged figure after each epoch.
+
+    precision, execution: which `hardware.precision` and `hardware.execution` it was trained with.
+    epoch_ends: by `time.perf_counter`, of the epochs that this process ran.
+    """
 
     model: keras.Model
     history: dict[str, list[float]]
+    precision: str
+    execution: str
+    epoch_ends: list[float]
 
 
 def fit(
@@ -76,19 +83,21 @@ def fit(
     logger.info("%s: %d parameters, %d rows, %s, %s", name, model.count_params(), train.rows, precision, execution)
     open_checkpoints(params, seed, [precision, execution], train, checkpoints)
     order = EpochOrder(train.rows, seed)
+    clock = EpochClock()
     with feed(trained, train, valid, outputs, params.fit.batch_size, order, execution) as rows:
         history = trained.fit(
             **rows,
             epochs=params.fit.epochs,
             shuffle=False,  # the rows come shuffled
             verbose=0,
-            callbacks=callbacks(name, params, order, logs, checkpoints),
+            callbacks=[*callbacks(name, params, order, logs, checkpoints), clock],
         )
     if trained is not model:
         compile_model(model, params, outputs, steps, execution)
         model.set_weights(trained.get_weights())
     figures = read_history(checkpoints) if params.fit.resume else history.history
-    return Fitted(model, {plain_name(figure): values for figure, values in figures.items()})
+    plain = {plain_name(figure): values for figure, values in figures.items()}
+    return Fitted(model, plain, precision, execution, clock.ends)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ device, or over blocks of rows that are read from disk. Callbacks, history, metr
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from tasks.batches import (
     BATCH_ROWS,
     EpochOrder,
     block_rows,
+    data_options,
     endless_blocks,
     ordered_parts,
     to_learn,
@@ -48,19 +50,19 @@ def fused(
     valid_rows = min(BATCH_ROWS, valid.rows)
     data: dict[str, Any] = {}
     if isinstance(train, Examples):
-        model.train_function = over_memory(
-            model, model.train_step, to_learn(train, outputs), train.rows, batch_size, xla, order
-        )
+        learnt = to_learn(train, outputs)
         calls = step_ranges(train.rows // batch_size, steps)
-        data |= {"x": calls.repeat(), "steps_per_epoch": len(calls)}
+        model.train_function = over_memory(model, model.train_step, learnt, train.rows, batch_size, calls, xla, order)
+        data |= {"x": signals(), "steps_per_epoch": len(calls)}
     else:
         rows = min(steps * batch_size, block_rows(train, batch_size))
         model.train_function = over_blocks(model, model.train_step, rows, train.rows, batch_size, xla)
         data |= {"x": endless_blocks(train, outputs, order, rows), "steps_per_epoch": -(-train.rows // rows)}
     if isinstance(valid, Examples):
-        model.test_function = over_memory(model, model.test_step, to_validate(valid, outputs), valid.rows, valid_rows)
         calls = step_ranges(valid.rows // valid_rows, steps)
-        data |= {"validation_data": calls.repeat(), "validation_steps": len(calls)}
+        validated = to_validate(valid, outputs)
+        model.test_function = over_memory(model, model.test_step, validated, valid.rows, valid_rows, calls)
+        data |= {"validation_data": signals(), "validation_steps": len(calls)}
     else:
         rows = valid.head().rows
         model.test_function = over_blocks(model, model.test_step, rows, valid.rows, valid_rows)
@@ -72,11 +74,14 @@ def fused(
         model.train_function = model.test_function = None  # Keras makes its own again
 
 
-def step_ranges(steps: int, longest: int) -> tf.data.Dataset:
-    """Return a data set of (first, last) step of each call of an epoch; a last of 0 is a call all the same."""
-    firsts = range(0, max(steps, 1), longest)
-    pairs = [(first, min(first + longest, steps)) for first in firsts]
-    return tf.data.Dataset.from_tensor_slices(tf.constant(pairs, tf.int32))
+def step_ranges(steps: int, longest: int) -> list[tuple[int, int]]:
+    """Return the first step, and the one behind the last, of each call of an epoch; there is at least one call."""
+    return [(first, min(first + longest, steps)) for first in range(0, max(steps, 1), longest)]
+
+
+def signals() -> tf.data.Dataset:
+    """Return an endless data set, for `fit` wants one, that stands for rows which are in memory."""
+    return tf.data.Dataset.from_tensors(0).repeat().with_options(data_options())
 
 
 def over_memory(
@@ -85,27 +90,35 @@ def over_memory(
     arrays: Any,
     rows: int,
     batch_size: int,
+    calls: list[tuple[int, int]],
     xla: bool = False,
     order: EpochOrder | None = None,
 ) -> Function:
-    """Return a function of an iterator of `step_ranges` that runs `step` on those batches of `arrays`.
+    """Return a function that runs `step` on the batches of `arrays` that the next of `calls` names.
 
     rows: of each array. order: of the rows, anew in each epoch; None: as they lie.
     """
     data = tf.nest.map_structure(tf.constant, arrays)
     full, rest = divmod(rows, batch_size)
-    loop, once = make_loop(model, step, batch_size, xla), make_step(model, step, rest)
-    start = tf.constant(full * batch_size)
+    loop, once = make_loop(model, step, batch_size, xla), make_step(model, step, rest or batch_size)
+    # Where nothing is compiled, an epoch is best a single call.
+    whole = make_loop(model, step, batch_size, xla=False, rest=rest)
+    ranges = cycle([(last, tf.constant(first), tf.constant(last)) for first, last in calls])
+    start, end = tf.constant(0), tf.constant(full * batch_size)
     drawn: tuple[int, tf.Tensor | None] = (-1, None)
 
-    def function(iterator: Iterator[Any]) -> dict[str, Any]:
+    def function(_: Iterator[Any]) -> dict[str, Any]:
         nonlocal drawn
         if order and drawn[0] != order.epoch:
             drawn = order.epoch, tf.constant(order.draw(order.epoch))
-        first, last = tf.unstack(next(iterator))
-        done = int(last)
-        results = loop(data, drawn[1], first, last) if done else {}
-        return once(data, drawn[1], start) if rest and done == full else results
+        numbers = drawn[1]
+        last, *bounds = next(ranges)
+        if rows <= batch_size:
+            return once(data, numbers, start)
+        if not xla and len(calls) == 1:
+            return whole(data, numbers, *bounds)
+        results = loop(data, numbers, *bounds)
+        return once(data, numbers, end) if rest and last == full else results
 
     return function
 
@@ -137,8 +150,11 @@ def pad(values: tf.Tensor, rows: int) -> tf.Tensor:
     return tf.pad(values, [[0, rows], *([[0, 0]] * (values.shape.rank - 1))]) if rows else values
 
 
-def make_loop(model: keras.Model, step: Callable, batch_size: int, xla: bool) -> Callable:
-    """Return the program that runs `step` on batches `first` to `last` - 1 of (data, order, first, last)."""
+def make_loop(model: keras.Model, step: Callable, batch_size: int, xla: bool, rest: int = 0) -> Callable:
+    """Return the program that runs `step` on batches `first` to `last` - 1 of (data, order, first, last).
+
+    rest: rows of a smaller batch behind them.
+    """
 
     def loop(data: Any, order: tf.Tensor | None, first: tf.Tensor, last: tf.Tensor) -> dict[str, tf.Tensor]:
         def body(number: tf.Tensor) -> tuple[tf.Tensor]:
@@ -147,6 +163,8 @@ def make_loop(model: keras.Model, step: Callable, batch_size: int, xla: bool) ->
 
         # One after another: each step reads what the last one wrote.
         tf.while_loop(lambda number: number < last, body, (first,), parallel_iterations=1)
+        if rest:
+            step(take(data, order, last * batch_size, rest))
         return model.get_metrics_result()
 
     return tf.function(loop, autograph=False, jit_compile=xla or None)

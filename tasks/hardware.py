@@ -60,7 +60,7 @@ def why_no_gpu() -> str:
         versions = f"CUDA {build.get('cuda_version')} and cuDNN {build.get('cudnn_version')}"
         return (
             f"it cannot load {', '.join(missing)}. Install the driver, and {versions} with "
-            f"`uv pip install 'heaviside[gpu]'` (see README). {remedy}"
+            f"`.venv/bin/python -m uv pip install -r pyproject.toml --extra gpu`. {remedy}"
         )
     return f"the libraries load, so look for the card with `nvidia-smi` and at CUDA_VISIBLE_DEVICES. {remedy}"
 

@@ -49,13 +49,18 @@ def metrics(
     }
 
 
-def run_facts(began: datetime, seconds: dict[str, float]) -> dict:
-    """Return the content of run.json. began: when the run started (UTC). seconds: what each step took."""
+def run_facts(began: datetime, seconds: dict[str, float], fitted: Fitted | None = None) -> dict:
+    """Return the content of run.json. began: when the run started (UTC). seconds: what each step took.
+
+    fitted: the network that was trained, if one was.
+    """
+    training = {"precision": fitted.precision, "execution": fitted.execution} if fitted else {}
     return {
         "began": began.isoformat(timespec="seconds"),
         "seconds": {step: round(taken, 3) for step, taken in seconds.items()},
         "peak_memory_bytes": peak_memory_bytes(),
         "device": device(),
+        **training,
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "backend": keras.backend.backend(),

@@ -1,0 +1,313 @@
+"""The benchmark: every model's fit against the one that a user would write, streaming, and the data's size.
+
+    python -m benchmarks [--quick] [--models NAME ...] [--out FILE]
+
+Prints a table and writes benchmarks/results.json. The ways to fit a model take turns, each in a process of its own
+that stays, on the same rows, epochs and recipe; a figure is the median of its fits, and times include tracing and
+compiling. --quick: a few models, one short fit each, to see that it works.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import IO, Any
+
+from config import paths
+from config.errors import UserError
+from config.params import load_params
+from flows.command_line import ENVIRONMENT, telling_mistakes
+from tasks.files import read_json, write_json
+
+RESULTS = Path("benchmarks/results.json")
+FITS = 3
+QUICK_MODELS = ("housing_wide_deep_aux", "multi_input_cnn")
+# Of the notes' recipes; the convolutional networks on a part of the rows, in two epochs.
+EPOCHS = {
+    "linear_neuron": 500,
+    "iris_perceptron": 20,
+    "iris_mlp": 200,
+    "housing_mlp": 20,
+    "housing_wide_deep": 20,
+    "housing_wide_deep_two_inputs": 20,
+    "housing_wide_deep_aux": 20,
+    "housing_wide_deep_subclassed": 20,
+    "binary_mlp": 40,
+    "fashion_mlp": 30,
+    "fashion_mlp_300": 5,
+}
+CONVOLUTIONAL_EPOCHS, CONVOLUTIONAL_ROWS = 2, 6400
+SIZES = (1, 10, 100)
+STREAMED_COPIES = 20  # of the 60,000 train and valid rows
+STREAM_MEMORY = 100_000_000  # bytes: less than that is kept in memory
+
+
+@dataclass
+class Way:
+    """A process that fits a model in one way each time it is asked."""
+
+    command: list[str]
+    process: subprocess.Popen
+    errors: IO[str]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def fit(self) -> dict[str, Any]:
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            raise UserError(f"{' '.join(self.command[2:])} failed:\n{self.errors.read()[-1500:]}")
+        return json.loads(line)
+
+    def stop(self) -> None:
+        self.process.communicate()
+
+
+def start(model: str, way: str, epochs: int, rows: int = 0) -> Way:
+    command = [sys.executable, "-m", "benchmarks.one_fit", model, way, str(epochs), str(rows)]
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the process
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=quiet())
+    started = Way(command, process, errors)
+    started.about = started.answer()
+    return started
+
+
+def quiet() -> dict[str, str]:
+    return {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def call(*words: str, cwd: Path | None = None) -> str:
+    """Run a module of this folder and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=cwd, capture_output=True, text=True, check=False, env=quiet()
+    )
+    if done.returncode:
+        raise UserError(f"{' '.join(words)} failed:\n{done.stderr[-1500:]}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def compare(model: str, epochs: int, rows: int, fits: int, peak: dict[str, float]) -> dict[str, Any]:
+    """Return the figures of model `model`: ours against the notes' `fit` and Keras' own best settings."""
+    ways = {way: start(model, way, epochs, rows) for way in ("notes", "keras", "ours", "ours_exact", "loop")}
+    taken: dict[str, list[dict[str, Any]]] = {way: [] for way in ("notes", "keras", "ours")}
+    for _ in range(fits):
+        for way, runs in taken.items():
+            runs.append(ways[way].fit())
+    exact, loop = ways["ours_exact"].fit(), ways["loop"].fit()
+    for started in ways.values():
+        started.stop()
+    about = ways["ours"].about
+    seconds = {way: median(run["seconds"] for run in runs) for way, runs in taken.items()}
+    ours, notes = taken["ours"], taken["notes"]
+    epoch = {way: median(epoch_seconds(run["epoch_ends"]) for run in runs) for way, runs in taken.items()}
+    return {
+        "epochs": epochs,
+        "rows": about["rows"],
+        "ours_seconds": seconds["ours"],
+        "peer_seconds": seconds["notes"],
+        "ratio": seconds["notes"] / seconds["ours"],
+        "keras_best_seconds": seconds["keras"],
+        "ratio_keras_best": seconds["keras"] / seconds["ours"],
+        "ours_epoch_seconds": epoch["ours"],
+        "peer_epoch_seconds": epoch["notes"],
+        "ratio_epoch": epoch["notes"] / epoch["ours"],
+        "to_notes_figure": {
+            "ours_seconds": median_or_none([to_notes_figure(model, run) for run in ours]),
+            "peer_seconds": median_or_none([to_notes_figure(model, run) for run in notes]),
+        },
+        "ours_peak_memory_bytes": ours[-1]["peak_memory_bytes"],
+        "peer_peak_memory_bytes": notes[-1]["peak_memory_bytes"],
+        "ours_rows_per_second": about["rows"] / epoch["ours"],
+        # Forward and twice that backward, a multiplication and an addition each.
+        "share_of_peak": about["rows"] / epoch["ours"] * 6 * about["multiply_adds"] / peak["float32_flops"],
+        "same_batches": {
+            figure: {"ours": values[-1], "loop": loop["history"][figure][-1]}
+            for figure, values in exact["history"].items()
+        },
+    }
+
+
+def epoch_seconds(ends: list[float]) -> float:
+    """Return the median of the epochs after the first."""
+    return median(later - earlier for earlier, later in pairwise(ends)) if len(ends) > 1 else ends[0]
+
+
+def to_notes_figure(model: str, run: dict[str, Any]) -> float | None:
+    """Return after how many seconds valid first reached the notes' figure, of valid or else of test; None: never."""
+    notes = load_params().notes.get(model, {})
+    figures = {**notes.get("test", {}), **notes.get("valid", {})}
+    for figure, more_is_better in (("accuracy", True), ("rmse", False)):
+        if figure in figures and f"val_{figure}" in run["history"]:
+            for value, end in zip(run["history"][f"val_{figure}"], run["epoch_ends"], strict=True):
+                if value >= figures[figure] if more_is_better else value <= figures[figure]:
+                    return end
+    return None
+
+
+def median_or_none(values: list[float | None]) -> float | None:
+    reached = [value for value in values if value is not None]
+    return median(reached) if len(reached) == len(values) else None
+
+
+def by_size(model: str) -> dict[str, Any]:
+    """Return the seconds of an epoch after the first, of ours and of the notes', for more and more rows."""
+    result = {}
+    for times in SIZES:
+        rows = times * start_rows(model)
+        epoch = {}
+        for way, epochs in (("notes", 4 if times < 100 else 2), ("ours", 4)):
+            started = start(model, way, epochs, rows)
+            epoch[way] = epoch_seconds(started.fit()["epoch_ends"])
+            started.stop()
+        result[f"x{times}"] = {
+            "rows": rows,
+            "ours_epoch_seconds": epoch["ours"],
+            "peer_epoch_seconds": epoch["notes"],
+            "ratio": epoch["notes"] / epoch["ours"],
+        }
+    return result
+
+
+def start_rows(model: str) -> int:
+    return read_json(paths.prepared_folder(load_params().model(model).dataset) / "schema.json", "prepare")["rows"][
+        "train"
+    ]
+
+
+def stream(model: str, copies: int, memory: int, fits: int) -> dict[str, Any]:
+    """Return the rate and the memory of `model` trained on many copies from disk, and its rate from memory."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder)
+        prepared = workspace / paths.prepared_folder("fashion_mnist")
+        prepared.mkdir(parents=True)
+        for file in (before / paths.prepared_folder("fashion_mnist")).iterdir():
+            if file.name != "train.parquet":
+                (prepared / file.name).write_bytes(file.read_bytes())
+        (workspace / paths.PARAMS).write_bytes(paths.PARAMS.read_bytes())
+        call("benchmarks.stream", "write", str(prepared), str(copies))
+        rates: dict[str, list[float]] = {"streamed": [], "memory": []}
+        runs = []
+        for _ in range(fits):
+            runs.append(json.loads(call("benchmarks.stream", "fit", model, str(memory), "2", cwd=workspace)))
+            kept = json.loads(call("benchmarks.stream", "fit", model, str(10**15), "8", cwd=before))
+            for way, run in (("streamed", runs[-1]), ("memory", kept)):
+                rates[way].append(run["rows"] / median(run["epoch_seconds"]))
+    streamed, from_memory = median(rates["streamed"]), median(rates["memory"])
+    return {
+        "model": model,
+        "rows": runs[-1]["rows"],
+        "streamed": runs[-1]["streamed"],
+        "rows_per_second": streamed,
+        "in_memory_rows_per_second": from_memory,
+        "share_of_in_memory_rate": streamed / from_memory,
+        "peak_memory_bytes": max(run["peak_memory_bytes"] for run in runs),
+    }
+
+
+def machine() -> dict[str, Any]:
+    from tasks.hardware import processor_name
+
+    return {
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "gpu": None,  # no GPU was at hand
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in ("keras", "tensorflow", "numpy", "pyarrow")},
+    }
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print the tables."""
+    heading = (
+        "model",
+        "epochs",
+        "notes s",
+        "Keras s",
+        "ours s",
+        "ratio",
+        "to Keras",
+        "an epoch",
+        "GB",
+        "of peak",
+        "GPU",
+    )
+    widths = (30, 7, 9, 9, 9, 8, 9, 9, 6, 8, 4)
+    print("  ".join(f"{text:>{width}}" for text, width in zip(heading, widths, strict=True)))
+    for name, row in results["fit"].items():
+        cells = (
+            name,
+            str(row["epochs"]),
+            f"{row['peer_seconds']:.2f}",
+            f"{row['keras_best_seconds']:.2f}",
+            f"{row['ours_seconds']:.2f}",
+            f"{row['ratio']:.1f}x",
+            f"{row['ratio_keras_best']:.1f}x",
+            f"{row['ratio_epoch']:.1f}x",
+            f"{row['ours_peak_memory_bytes'] / 1e9:.2f}",
+            f"{100 * row['share_of_peak']:.1f} %",
+            "-",
+        )
+        print("  ".join(f"{text:>{width}}" for text, width in zip(cells, widths, strict=True)))
+    for size, row in results.get("size", {}).items():
+        print(f"{size}: {row['rows']} rows, an epoch {row['ours_epoch_seconds']:.3f} s, {row['ratio']:.1f}x the notes'")
+    if row := results.get("stream"):
+        print(
+            f"stream: {row['rows']} rows of {row['model']}, {row['rows_per_second']:.0f} rows/s, "
+            f"{100 * row['share_of_in_memory_rate']:.0f} % of the rate from memory, "
+            f"at most {row['peak_memory_bytes'] / 1e9:.2f} GB"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a few models, one short fit each")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="only these, and neither sizes nor streaming")
+    parser.add_argument("--out", type=Path, default=RESULTS, help=f"default: {RESULTS}")
+    given = parser.parse_args()
+    with telling_mistakes():
+        params = load_params()
+        names = given.models or (QUICK_MODELS if given.quick else list(params.models))
+        for name in names:
+            params.model(name)
+        peak = json.loads(call("benchmarks.peak"))
+        results: dict[str, Any] = {"machine": {**machine(), **peak}, "fit": {}}
+        for name in names:
+            dense = name in EPOCHS
+            epochs = 2 if given.quick else EPOCHS.get(name, CONVOLUTIONAL_EPOCHS)
+            rows = 0 if dense else 64 if given.quick else CONVOLUTIONAL_ROWS
+            print(f"{name} ...", flush=True)
+            results["fit"][name] = compare(name, epochs, rows, 1 if given.quick else FITS, peak)
+        if not given.models:
+            if not given.quick:
+                print("housing_mlp by size ...", flush=True)
+                results["size"] = by_size("housing_mlp")
+            print("streaming ...", flush=True)
+            results["stream"] = (
+                stream("fashion_mlp", 2, 1, 1)
+                if given.quick
+                else stream("fashion_mlp", STREAMED_COPIES, STREAM_MEMORY, FITS)
+            )
+        write_json(given.out, results)
+        show(results)
+        print(f"\nWritten to {given.out}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""One way to fit one model, as a process: each line on standard input asks for a fit, whose figures it prints.
+
+    python -m benchmarks.one_fit MODEL WAY EPOCHS ROWS
+
+Ways: `notes`, the notes' own `model.fit` on NumPy arrays; `keras`, the same with the best of Keras' own settings;
+`ours`, what the pipeline does; `ours_exact`, in float32; `loop`, the pipeline's batches by Keras' own loop.
+ROWS: of the train split, 0 for all; more than there are repeat them.
+"""
+
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from config.params import ModelParams, load_params
+from config.quiet import quiet_stderr
+from models import adapt_normalization, build_model, output_shapes, spread
+from models.losses import get_loss
+from tasks.callbacks import EpochClock
+from tasks.examples import Examples, read_examples, read_schema
+from tasks.fit import fit, make_optimizer, metrics_of
+from tasks.hardware import has_convolutions, use_device
+from tasks.record import peak_memory_bytes
+
+STEPS_PER_EXECUTION = 32
+
+
+def recipe_of(name: str, epochs: int) -> ModelParams:
+    """Return the notes' recipe of model `name`, without early stopping and checkpoints."""
+    params = load_params()
+    recipe = params.model(name)
+    if name in params.parity:
+        recipe = recipe.model_copy(update={"compile": params.parity[name].compile, "fit": params.parity[name].fit})
+    plain = {"epochs": epochs, "early_stopping": None, "checkpoint": None, "resume": False, "loss_ratio": False}
+    return recipe.model_copy(update={"fit": recipe.fit.model_copy(update=plain)})
+
+
+def fit_as_notes(name: str, recipe: ModelParams, train: Examples, valid: Examples, best: bool) -> tuple[Any, list]:
+    keras.utils.set_random_seed(load_params().seed)
+    shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
+    model = build_model(recipe.family, shapes, name, recipe.build)
+    adapt_normalization(model, train.inputs)
+    outputs = list(output_shapes(model, shapes))
+    settings = {"steps_per_execution": STEPS_PER_EXECUTION, "jit_compile": not has_convolutions(model)} if best else {}
+    steps = math.ceil(train.rows / recipe.fit.batch_size)
+    model.compile(
+        optimizer=make_optimizer(recipe.compile, steps * recipe.fit.epochs),
+        loss=spread(get_loss(recipe.compile.loss), outputs),
+        loss_weights=recipe.compile.loss_weights if len(outputs) > 1 else None,
+        metrics=metrics_of(recipe, outputs),
+        **settings,
+    )
+    clock = EpochClock()
+    history = model.fit(
+        train.x,
+        spread(train.target, outputs),
+        epochs=recipe.fit.epochs,
+        batch_size=recipe.fit.batch_size,
+        validation_data=(valid.x, spread(valid.target, outputs)),
+        verbose=0,
+        callbacks=[clock],
+    )
+    return history.history, clock.ends
+
+
+def fit_as_pipeline(name: str, recipe: ModelParams, train: Examples, valid: Examples, **hardware) -> tuple[Any, list]:
+    params = load_params()
+    source = read_schema(recipe.dataset)["source"]
+    chosen = params.hardware.model_copy(update=hardware)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Path(folder, "checkpoints")
+        fitted = fit(name, recipe, params.seed, chosen, train, valid, source, None, checkpoints)
+    return fitted.history, fitted.epoch_ends
+
+
+WAYS: dict[str, Callable[..., tuple[Any, list]]] = {
+    "notes": partial(fit_as_notes, best=False),
+    "keras": partial(fit_as_notes, best=True),
+    "ours": fit_as_pipeline,
+    "ours_exact": partial(fit_as_pipeline, precision="float32"),
+    "loop": partial(fit_as_pipeline, precision="float32", execution="batches"),
+}
+
+
+def measure(name: str, recipe: ModelParams, train: Examples, valid: Examples, way: str) -> dict[str, Any]:
+    """Fit once; return the seconds it took, tracing and compiling included, and what it ended with."""
+    keras.backend.clear_session()
+    began = time.perf_counter()
+    history, ends = WAYS[way](name, recipe, train, valid)
+    return {
+        "seconds": time.perf_counter() - began,
+        "epoch_ends": [end - began for end in ends],
+        "history": {figure: [float(value) for value in values] for figure, values in history.items()},
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def main() -> None:
+    name, way, epochs, rows = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    with quiet_stderr():
+        use_device(load_params().hardware.device)
+        keras.ops.zeros(())
+    recipe = recipe_of(name, epochs)
+    train, valid = read_examples(recipe, "train"), read_examples(recipe, "valid")
+    if rows:
+        train = train.take(np.arange(rows) % train.rows)
+    print(json.dumps({"rows": train.rows, "multiply_adds": multiply_adds(recipe, train)}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(measure(name, recipe, train, valid, way)), flush=True)
+
+
+def multiply_adds(recipe: ModelParams, train: Examples) -> int:
+    """Return the multiplications of one row's way forward through the Dense and Conv2D layers."""
+    shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
+    model = build_model(recipe.family, shapes, "counted", recipe.build)
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dense):
+            total += math.prod(layer.kernel.shape)
+        elif isinstance(layer, keras.layers.Conv2D):
+            total += math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:3])
+    return total
+
+
+if __name__ == "__main__":
+    main()

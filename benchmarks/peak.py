@@ -1,0 +1,66 @@
+"""Peak: what the processor does at best, to compare training with. Prints JSON."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+from config import paths
+from config.quiet import quiet_stderr
+
+SIZE = 2048
+
+
+def seconds(run: Callable[[], object], times: int = 5) -> float:
+    """Return the median of some runs, after one that does not count."""
+    run()
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def matrix_product_flops(dtype: str) -> float:
+    """Return the multiplications and additions per second of a product of two square matrices in TensorFlow."""
+    import tensorflow as tf
+
+    one = tf.cast(tf.random.normal([SIZE, SIZE]), dtype)
+    product = tf.function(lambda: tf.reduce_sum(tf.matmul(one, one)))
+    return 2 * SIZE**3 / seconds(lambda: product().numpy())
+
+
+def reading_bytes() -> float:
+    """Return the bytes of arrays per second that one core makes of Fashion-MNIST's prepared train split."""
+    import pyarrow as pa
+
+    from datasets.dataset import to_values
+    from tasks.files import open_table
+
+    pa.set_cpu_count(1)
+    size = 0
+
+    def read() -> None:
+        nonlocal size
+        size = 0
+        with open_table(paths.prepared_table("fashion_mnist", "train"), "prepare@fashion_mnist") as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, use_threads=False)
+                size += sum(to_values(table[name]).nbytes for name in table.column_names)
+
+    taken = seconds(read)
+    return size / taken
+
+
+def main() -> None:
+    with quiet_stderr():
+        figures = {
+            "float32_flops": matrix_product_flops("float32"),
+            "bfloat16_flops": matrix_product_flops("bfloat16"),
+        }
+    print(json.dumps({**figures, "reading_bytes": reading_bytes()}))
+
+
+if __name__ == "__main__":
+    main()

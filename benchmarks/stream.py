@@ -1,0 +1,69 @@
+"""Stream: Fashion-MNIST many times over, trained on from disk and from memory.
+
+python -m benchmarks.stream write FOLDER COPIES     the train and valid rows COPIES times, as data/prepared has them
+python -m benchmarks.stream fit MODEL MEMORY EPOCHS  train in the current workspace, print the figures as JSON
+"""
+
+import json
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from config import paths
+from config.params import load_params
+from tasks.files import read_table
+from tasks.prepare import GROUP_ROWS
+
+
+def write(folder: Path, copies: int) -> int:
+    """Write train.parquet of `copies` times the train and valid rows, row group by row group; return its rows."""
+    parts = [read_table(paths.prepared_table("fashion_mnist", split), "") for split in ("train", "valid")]
+    table = pa.concat_tables(parts).combine_chunks()
+    doubled = pa.concat_tables([table, table.slice(0, GROUP_ROWS)]).combine_chunks()  # to cut across the end
+    rows = copies * table.num_rows
+    with pq.ParquetWriter(folder / "train.parquet", table.schema, compression="zstd") as writer:
+        for first in range(0, rows, GROUP_ROWS):
+            group = doubled.slice(first % table.num_rows, min(GROUP_ROWS, rows - first))
+            writer.write_table(group, row_group_size=GROUP_ROWS)
+    return rows
+
+
+def measure(name: str, memory: int, epochs: int) -> dict[str, Any]:
+    """Fit model `name`; memory: bytes that a split may take before it is streamed."""
+    from tasks.fit import fit
+    from tasks.hardware import use_device
+    from tasks.record import peak_memory_bytes
+    from tasks.stream import Stream, open_split
+
+    params = load_params()
+    use_device(params.hardware.device)
+    recipe = params.model(name)
+    recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"epochs": epochs})})
+    train, valid = (open_split(recipe, split, memory) for split in ("train", "valid"))
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        fitted = fit(
+            name, recipe, params.seed, params.hardware, train, valid, "real", None, Path(folder, "checkpoints")
+        )
+    ends = [end - began for end in fitted.epoch_ends]
+    return {
+        "rows": train.rows,
+        "streamed": isinstance(train, Stream),
+        "first_epoch_seconds": ends[0],
+        "epoch_seconds": [later - earlier for earlier, later in pairwise(ends)],
+        "valid_accuracy": fitted.history["val_accuracy"][-1],
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "write":
+        print(write(Path(sys.argv[2]), int(sys.argv[3])))
+    else:
+        print(json.dumps(measure(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))

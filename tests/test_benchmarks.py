@@ -1,0 +1,65 @@
+"""The benchmark: it works on the sample, and its figures hold together."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from benchmarks.__main__ import QUICK_MODELS
+
+
+@pytest.fixture(scope="module")
+def results(prepared_data, tmp_path_factory) -> dict:
+    out = tmp_path_factory.mktemp("bench") / "results.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(out)]
+    done = subprocess.run(
+        command, cwd=prepared_data.parent, capture_output=True, text=True, check=False, env=environment()
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    assert all(name in done.stdout for name in QUICK_MODELS)
+    return json.loads(out.read_text())
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_every_model_was_timed_against_its_peer(results):
+    assert set(results["fit"]) == set(QUICK_MODELS)
+    for row in results["fit"].values():
+        assert row["ratio"] == pytest.approx(row["peer_seconds"] / row["ours_seconds"])
+        assert 0 < row["share_of_peak"] < 1
+        assert row["ours_peak_memory_bytes"] > 100_000_000
+
+
+def test_the_same_batches_give_the_same_figures(results):
+    for name, row in results["fit"].items():
+        for figure, values in row["same_batches"].items():
+            if not figure.endswith(("output_loss", "aux_loss")):  # Keras' loop counts each batch of these alike
+                assert values["ours"] == pytest.approx(values["loop"], abs=1e-3), (name, figure)
+
+
+def test_what_was_streamed_was_more_than_memory_may_hold(results):
+    assert results["stream"]["streamed"]
+    assert results["stream"]["rows_per_second"] > 0
+
+
+def test_the_machine_is_named(results):
+    assert results["machine"]["processor"]
+    assert results["machine"]["gpu"] is None
+    assert results["machine"]["float32_flops"] > 1e8
+
+
+def test_an_unknown_model_is_refused_with_the_names(prepared_data):
+    command = [sys.executable, "-m", "benchmarks", "--models", "no_such"]
+    done = subprocess.run(
+        command, cwd=prepared_data.parent, capture_output=True, text=True, check=False, env=environment()
+    )
+    assert done.returncode == 1
+    assert "no_such" in done.stderr
+    assert "housing_mlp" in done.stderr
+    assert "Traceback" not in done.stderr
