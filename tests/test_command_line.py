@@ -89,3 +89,13 @@ def test_every_make_target_of_the_documents_exists():
         named |= set(re.findall(r"^make ([a-z-]+)", (ROOT / document).read_text(), re.M))
         assert named
         assert named <= targets
+
+
+@pytest.mark.parametrize("flow", ["ingest", "prepare", "train", "parity", "baselines", "report"])
+def test_help_does_not_wait_for_tensorflow(workspace, settings, flow):
+    command = [sys.executable, "-X", "importtime", "-m", f"flows.{flow}", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=settings)
+    assert "usage" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "prefect" in imported
+    assert not {"tensorflow", "keras", "sklearn", "pandas", "tensorflow_datasets"} & imported
