@@ -115,8 +115,11 @@ def compare(model: str, epochs: int, rows: int, fits: int, peak: dict[str, float
     seconds = {way: median(run["seconds"] for run in runs) for way, runs in taken.items()}
     ours, notes = taken["ours"], taken["notes"]
     epoch = {way: median(epoch_seconds(run["epoch_ends"]) for run in runs) for way, runs in taken.items()}
+    precision = ours[-1]["precision"]
+    peak_flops = peak["float32_flops" if precision == "float32" else "bfloat16_flops"]
     return {
         "epochs": epochs,
+        "precision": precision,
         "rows": about["rows"],
         "ours_seconds": seconds["ours"],
         "peer_seconds": seconds["notes"],
@@ -133,8 +136,8 @@ def compare(model: str, epochs: int, rows: int, fits: int, peak: dict[str, float
         "ours_peak_memory_bytes": ours[-1]["peak_memory_bytes"],
         "peer_peak_memory_bytes": notes[-1]["peak_memory_bytes"],
         "ours_rows_per_second": about["rows"] / epoch["ours"],
-        # Forward and twice that backward, a multiplication and an addition each.
-        "share_of_peak": about["rows"] / epoch["ours"] * 6 * about["multiply_adds"] / peak["float32_flops"],
+        # Of the measured matrix products in that precision. Forward and twice that backward, 2 operations each.
+        "share_of_peak": about["rows"] / epoch["ours"] * 6 * about["multiply_adds"] / peak_flops,
         "same_batches": {
             figure: {"ours": values[-1], "loop": loop["history"][figure][-1]}
             for figure, values in exact["history"].items()

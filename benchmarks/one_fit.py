@@ -43,7 +43,10 @@ def recipe_of(name: str, epochs: int) -> ModelParams:
     return recipe.model_copy(update={"fit": recipe.fit.model_copy(update=plain)})
 
 
-def fit_as_notes(name: str, recipe: ModelParams, train: Examples, valid: Examples, best: bool) -> tuple[Any, list]:
+Figures = tuple[dict[str, list[float]], list[float], str]  # history, end of each epoch, precision
+
+
+def fit_as_notes(name: str, recipe: ModelParams, train: Examples, valid: Examples, best: bool) -> Figures:
     keras.utils.set_random_seed(load_params().seed)
     shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
     model = build_model(recipe.family, shapes, name, recipe.build)
@@ -68,20 +71,20 @@ def fit_as_notes(name: str, recipe: ModelParams, train: Examples, valid: Example
         verbose=0,
         callbacks=[clock],
     )
-    return history.history, clock.ends
+    return history.history, clock.ends, "float32"
 
 
-def fit_as_pipeline(name: str, recipe: ModelParams, train: Examples, valid: Examples, **hardware) -> tuple[Any, list]:
+def fit_as_pipeline(name: str, recipe: ModelParams, train: Examples, valid: Examples, **hardware) -> Figures:
     params = load_params()
     source = read_schema(recipe.dataset)["source"]
     chosen = params.hardware.model_copy(update=hardware)
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Path(folder, "checkpoints")
         fitted = fit(name, recipe, params.seed, chosen, train, valid, source, None, checkpoints)
-    return fitted.history, fitted.epoch_ends
+    return fitted.history, fitted.epoch_ends, fitted.precision
 
 
-WAYS: dict[str, Callable[..., tuple[Any, list]]] = {
+WAYS: dict[str, Callable[..., Figures]] = {
     "notes": partial(fit_as_notes, best=False),
     "keras": partial(fit_as_notes, best=True),
     "ours": fit_as_pipeline,
@@ -94,9 +97,10 @@ def measure(name: str, recipe: ModelParams, train: Examples, valid: Examples, wa
     """Fit once; return the seconds it took, tracing and compiling included, and what it ended with."""
     keras.backend.clear_session()
     began = time.perf_counter()
-    history, ends = WAYS[way](name, recipe, train, valid)
+    history, ends, precision = WAYS[way](name, recipe, train, valid)
     return {
         "seconds": time.perf_counter() - began,
+        "precision": precision,
         "epoch_ends": [end - began for end in ends],
         "history": {figure: [float(value) for value in values] for figure, values in history.items()},
         "peak_memory_bytes": peak_memory_bytes(),
