@@ -296,6 +296,7 @@ def main() -> int:
             rows = 0 if dense else 64 if given.quick else CONVOLUTIONAL_ROWS
             print(f"{name} ...", flush=True)
             results["fit"][name] = compare(name, epochs, rows, 1 if given.quick else FITS, peak)
+            write_json(given.out, results)  # what there is, should the rest be interrupted
         if not given.models:
             if not given.quick:
                 print("housing_mlp by size ...", flush=True)
