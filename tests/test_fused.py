@@ -46,7 +46,7 @@ def by_hand(name: str, fitted: Fitted) -> list[np.ndarray]:
     model.compile(
         optimizer=keras.optimizers.get(keras.optimizers.serialize(fitted.model.optimizer)),
         loss=fitted.model.loss,
-        loss_weights=fitted.model._compile_loss._user_loss_weights if recipe.compile.loss_weights else None,
+        loss_weights=recipe.compile.loss_weights,
     )
     for epoch in range(2):
         order = np.random.default_rng([42, epoch]).permutation(ROWS)
