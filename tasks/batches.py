@@ -4,10 +4,11 @@ So is what random layers draw. An epoch is then the same whether it follows the 
 after a checkpoint, and whether its rows come from memory or from disk.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import count
+from itertools import count, cycle
 from typing import Any
 
 import keras
@@ -18,12 +19,13 @@ from tasks.examples import Columns, Examples, join
 from tasks.prepare import GROUP_ROWS
 from tasks.stream import Split, Stream
 
-# Row groups that are mixed with each other. A split of no more is shuffled whole.
-WINDOW_GROUPS = 16
+# A split of no more row groups is shuffled whole; of a larger one, so many at a time are mixed with each other.
+WHOLE_GROUPS = 16
+WINDOW_GROUPS = 8
 # Rows of a batch from which nothing is learnt; divides GROUP_ROWS.
 BATCH_ROWS = 1024
 # Rows of a training's next call are handed over in blocks of about this many bytes.
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 16 * 2**20
 
 
 class EpochOrder(keras.callbacks.Callback):
@@ -43,14 +45,15 @@ class EpochOrder(keras.callbacks.Callback):
     def windows(self, epoch: int) -> Iterator[tuple[list[int], np.ndarray]]:
         """Yield, for each window of an epoch, its row groups and in which order to take its rows.
 
-        The row groups are mixed, taken WINDOW_GROUPS at a time, and their rows shuffled together.
+        The row groups are mixed, taken some at a time, and their rows shuffled together.
         """
         rng = np.random.default_rng([self.seed, epoch])
         groups = np.arange(-(-self.rows // GROUP_ROWS))
-        if len(groups) > WINDOW_GROUPS:
+        size = window_groups(len(groups))
+        if len(groups) > size:
             groups = rng.permutation(groups)
-        for first in range(0, len(groups), WINDOW_GROUPS):
-            window = sorted(groups[first : first + WINDOW_GROUPS].tolist())
+        for first in range(0, len(groups), size):
+            window = sorted(groups[first : first + size].tolist())
             yield window, rng.permutation(sum(len(self.rows_of(group)) for group in window))
 
     def rows_of(self, group: int) -> range:
@@ -63,6 +66,11 @@ class EpochOrder(keras.callbacks.Callback):
             for window, permutation in self.windows(epoch)
         ]
         return np.concatenate(order)
+
+
+def window_groups(groups: int) -> int:
+    """Return how many row groups of a split that has `groups` are shuffled together."""
+    return groups if groups <= WHOLE_GROUPS else WINDOW_GROUPS
 
 
 def to_learn(examples: Examples, outputs: list[str]) -> tuple[Any, ...]:
@@ -109,16 +117,27 @@ def windows_in_memory(train: Examples, order: EpochOrder, epochs: Iterable[int])
 
 
 def windows_on_disk(train: Stream, order: EpochOrder, epochs: Iterable[int]) -> Iterator[Window]:
-    """Yield windows whose rows are decoded, while a thread decodes those of the next."""
+    """Yield windows whose rows are decoded, while a thread decodes those of the next.
+
+    Both lie in memory that is used again: take the rows of a window before asking for the next one.
+    """
+    memory = cycle([window_memory(train), window_memory(train)])
     with ThreadPoolExecutor(max_workers=1) as decoder:
-        ahead: list[Any] = []
+        ahead: deque[Any] = deque()
         for epoch in epochs:
             windows = [*order.windows(epoch)]
             for number, (groups, permutation) in enumerate(windows, start=1):
-                ahead.append((decoder.submit(read_groups, train, groups), permutation, number == len(windows)))
+                decoded = decoder.submit(read_groups, train, groups, next(memory))
+                ahead.append((decoded, permutation, number == len(windows)))
                 if len(ahead) > 1:
-                    yield decoded_window(train, *ahead.pop(0))
-        yield decoded_window(train, *ahead.pop())
+                    yield decoded_window(train, *ahead.popleft())
+        yield decoded_window(train, *ahead.popleft())
+
+
+def window_memory(train: Stream) -> Columns:
+    """Return columns with room for the rows of a window."""
+    rows = window_groups(train.groups) * GROUP_ROWS
+    return {name: np.empty((rows, *values.shape[1:]), values.dtype) for name, values in train.read(0).items()}
 
 
 def decoded_window(train: Stream, columns: Future, permutation: np.ndarray, ends_epoch: bool) -> Window:
@@ -129,18 +148,15 @@ def take_columns(train: Stream, columns: Columns, rows: np.ndarray) -> Examples:
     return train.see({name: values[rows] for name, values in columns.items()})
 
 
-def read_groups(train: Stream, groups: list[int]) -> Columns:
-    """Return the columns of row groups, one after another."""
-    columns: Columns = {}
+def read_groups(train: Stream, groups: list[int], memory: Columns) -> Columns:
+    """Read row groups into `memory`, one after another; return the columns as far as they are filled."""
     filled = 0
     for group in groups:
         read = train.read(group)
         for name, values in read.items():
-            if name not in columns:  # whole at once: joining parts would need their memory twice
-                columns[name] = np.empty((len(groups) * GROUP_ROWS, *values.shape[1:]), values.dtype)
-            columns[name][filled : filled + len(values)] = values
+            memory[name][filled : filled + len(values)] = values
         filled += len(values)
-    return {name: values[:filled] for name, values in columns.items()}
+    return {name: values[:filled] for name, values in memory.items()}
 
 
 def shuffled_batches(train: Split, outputs: list[str], batch_size: int, order: EpochOrder):

@@ -22,7 +22,7 @@ from tasks.checkpoints import checkpoint_callbacks, open_checkpoints, read_histo
 from tasks.hardware import choose_execution, choose_precision, data_parallel
 from tasks.prepare import GROUP_ROWS
 from tasks.recipe import check_network
-from tasks.stream import Split
+from tasks.stream import Split, telling_read_errors
 
 # Batches that a call runs where epochs are not fused; TensorFlow returns to Python in between.
 STEPS_PER_EXECUTION = 32
@@ -84,7 +84,8 @@ def fit(
     open_checkpoints(params, seed, [precision, execution], train, checkpoints)
     order = EpochOrder(train.rows, seed)
     clock = EpochClock()
-    with feed(trained, train, valid, outputs, params.fit.batch_size, order, execution) as rows:
+    batch_size = params.fit.batch_size
+    with telling_read_errors(train, valid), feed(trained, train, valid, outputs, batch_size, order, execution) as rows:
         history = trained.fit(
             **rows,
             epochs=params.fit.epochs,

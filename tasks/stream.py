@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefect import task
@@ -29,6 +30,7 @@ class Stream:
     rows: int
     schema: dict
     by_class: dict[int, float]  # how much each class counts
+    errors: list[UserError] = field(default_factory=list)  # of `read`
 
     @property
     def groups(self) -> int:
@@ -39,9 +41,13 @@ class Stream:
 
         Raises UserError when the file is damaged or not as `prepare` writes it.
         """
-        with open_table(self.path, f"prepare@{self.params.dataset}") as file:
-            table = file.read_row_group(group, use_threads=False)
-        return to_columns(self.params, table, self.path)
+        try:
+            with open_table(self.path, f"prepare@{self.params.dataset}") as file:
+                table = file.read_row_group(group, use_threads=False)
+            return to_columns(self.params, table, self.path)
+        except UserError as error:
+            self.errors.append(error)
+            raise
 
     def see(self, columns: Columns) -> Examples:
         """Return rows of `read` as the model sees them."""
@@ -97,8 +103,16 @@ def read_class_weights(params: ModelParams, path: Path, stage: str, schema: dict
     return class_weights(params, get_target_view(params.target).compute(labels, schema), schema)
 
 
-def in_memory(split: Split) -> bool:
-    return isinstance(split, Examples)
+@contextmanager
+def telling_read_errors(*splits: Split) -> Iterator[None]:
+    """Raise what reading one of `splits` raised in the block, in place of the error that TensorFlow makes of it."""
+    try:
+        yield
+    except Exception:
+        for split in splits:
+            if isinstance(split, Stream) and split.errors:
+                raise split.errors[0] from None
+        raise
 
 
 open_split_task = task(open_split)

@@ -29,7 +29,8 @@ def small_groups(prepared, monkeypatch):
         monkeypatch.setattr(module, "GROUP_ROWS", GROUP)
     for module in (batches, fused):
         monkeypatch.setattr(module, "BATCH_ROWS", GROUP)
-    monkeypatch.setattr(batches, "WINDOW_GROUPS", 3)
+    for limit in ("WHOLE_GROUPS", "WINDOW_GROUPS"):
+        monkeypatch.setattr(batches, limit, 3)
     for file in sorted(paths.PREPARED.glob("*/*.parquet")):
         table = read_table(file, "")
         file.unlink()  # it is mapped into memory
@@ -37,18 +38,25 @@ def small_groups(prepared, monkeypatch):
     return prepared
 
 
-@given(rows=st.integers(1, 5000), seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 1000), window=st.integers(1, 20))
-def test_an_epoch_takes_every_row_once(rows, seed, epoch, window):
+@given(
+    rows=st.integers(1, 5000),
+    seed=st.integers(0, 2**32 - 1),
+    epoch=st.integers(0, 1000),
+    window=st.integers(1, 20),
+    whole=st.integers(1, 20),
+)
+def test_an_epoch_takes_every_row_once(rows, seed, epoch, window, whole):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "GROUP_ROWS", GROUP)
         patch.setattr(batches, "WINDOW_GROUPS", window)
+        patch.setattr(batches, "WHOLE_GROUPS", whole)
         order = EpochOrder(rows, seed)
         drawn = order.draw(epoch)
         np.testing.assert_array_equal(np.sort(drawn), np.arange(rows))
         np.testing.assert_array_equal(order.draw(epoch), drawn)
         first = 0
         for groups, permutation in order.windows(epoch):  # all that is needed at a time
-            assert len(groups) <= window
+            assert len(groups) <= max(window, whole)
             assert {*(drawn[first : first + len(permutation)] // GROUP)} == {*groups}
             first += len(permutation)
 
@@ -132,3 +140,16 @@ def test_a_file_damaged_in_the_middle_is_told_by_name(small_groups):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"(?s)train\.parquet.*prepare@california_housing"):
         keras.tree.flatten([part.target for part in disk.parts()])
+
+
+@pytest.mark.parametrize("execution", ["graph", "batches"])
+def test_a_file_damaged_while_it_is_trained_on_is_told_without_tensorflow(small_groups, tmp_path, execution):
+    params = load_params()
+    recipe = params.model("housing_mlp")
+    hardware = params.hardware.model_copy(update={"execution": execution})
+    train, valid = (open_split(recipe, split, 1) for split in ("train", "valid"))
+    content = bytearray(train.path.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    train.path.write_bytes(content)
+    with pytest.raises(UserError, match=r"(?s)train\.parquet.*prepare@california_housing"):
+        fitting.fit("housing_mlp", recipe, 42, hardware, train, valid, "sample", None, tmp_path / "checkpoints")
