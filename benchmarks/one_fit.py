@@ -3,7 +3,8 @@
     python -m benchmarks.one_fit MODEL WAY EPOCHS ROWS
 
 Ways: `notes`, the notes' own `model.fit` on NumPy arrays; `keras`, the same with the best of Keras' own settings;
-`ours`, what the pipeline does; `ours_exact`, in float32; `loop`, the pipeline's batches by Keras' own loop.
+`ours`, what the pipeline does; `ours_exact`, in float32; `loop`, the pipeline's batches by Keras' own loop; `gpu`, as
+`ours`, on the GPU; the others are on the processor.
 ROWS: of the train split, 0 for all; more than there are repeat them.
 """
 
@@ -15,27 +16,23 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
-from config.params import ModelParams, load_params
+from config.params import ModelParams, Params, load_params
 from config.quiet import quiet_stderr
 from models import adapt_normalization, build_model, output_shapes, spread
 from models.losses import get_loss
 from tasks.callbacks import EpochClock
 from tasks.examples import Examples, read_examples, read_schema
-from tasks.fit import fit, make_optimizer, metrics_of
+from tasks.fit import STEPS_PER_EXECUTION, fit, make_optimizer, metrics_of
 from tasks.hardware import has_convolutions, use_device
 from tasks.record import peak_memory_bytes
 
-STEPS_PER_EXECUTION = 32
 
-
-def recipe_of(name: str, epochs: int) -> ModelParams:
+def recipe_of(params: Params, name: str, epochs: int) -> ModelParams:
     """Return the notes' recipe of model `name`, without early stopping and checkpoints."""
-    params = load_params()
     recipe = params.model(name)
     if name in params.parity:
         recipe = recipe.model_copy(update={"compile": params.parity[name].compile, "fit": params.parity[name].fit})
@@ -46,8 +43,10 @@ def recipe_of(name: str, epochs: int) -> ModelParams:
 Figures = tuple[dict[str, list[float]], list[float], str]  # history, end of each epoch, precision
 
 
-def fit_as_notes(name: str, recipe: ModelParams, train: Examples, valid: Examples, best: bool) -> Figures:
-    keras.utils.set_random_seed(load_params().seed)
+def fit_as_notes(
+    params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, best: bool
+) -> Figures:
+    keras.utils.set_random_seed(params.seed)
     shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
     model = build_model(recipe.family, shapes, name, recipe.build)
     adapt_normalization(model, train.inputs)
@@ -74,8 +73,9 @@ def fit_as_notes(name: str, recipe: ModelParams, train: Examples, valid: Example
     return history.history, clock.ends, "float32"
 
 
-def fit_as_pipeline(name: str, recipe: ModelParams, train: Examples, valid: Examples, **hardware) -> Figures:
-    params = load_params()
+def fit_as_pipeline(
+    params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, **hardware
+) -> Figures:
     source = read_schema(recipe.dataset)["source"]
     chosen = params.hardware.model_copy(update=hardware)
     with tempfile.TemporaryDirectory() as folder:
@@ -89,15 +89,16 @@ WAYS: dict[str, Callable[..., Figures]] = {
     "keras": partial(fit_as_notes, best=True),
     "ours": fit_as_pipeline,
     "ours_exact": partial(fit_as_pipeline, precision="float32"),
+    "gpu": fit_as_pipeline,
     "loop": partial(fit_as_pipeline, precision="float32", execution="batches"),
 }
 
 
-def measure(name: str, recipe: ModelParams, train: Examples, valid: Examples, way: str) -> dict[str, Any]:
+def measure(params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, way: str) -> dict:
     """Fit once; return the seconds it took, tracing and compiling included, and what it ended with."""
     keras.backend.clear_session()
     began = time.perf_counter()
-    history, ends, precision = WAYS[way](name, recipe, train, valid)
+    history, ends, precision = WAYS[way](params, name, recipe, train, valid)
     return {
         "seconds": time.perf_counter() - began,
         "precision": precision,
@@ -110,15 +111,16 @@ def measure(name: str, recipe: ModelParams, train: Examples, valid: Examples, wa
 def main() -> None:
     name, way, epochs, rows = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     with quiet_stderr():
-        use_device(load_params().hardware.device)
+        params = load_params()
+        use_device("gpu" if way == "gpu" else "cpu")
         keras.ops.zeros(())
-    recipe = recipe_of(name, epochs)
+    recipe = recipe_of(params, name, epochs)
     train, valid = read_examples(recipe, "train"), read_examples(recipe, "valid")
     if rows:
         train = train.take(np.arange(rows) % train.rows)
     print(json.dumps({"rows": train.rows, "multiply_adds": multiply_adds(recipe, train)}), flush=True)
     for _ in sys.stdin:
-        print(json.dumps(measure(name, recipe, train, valid, way)), flush=True)
+        print(json.dumps(measure(params, name, recipe, train, valid, way)), flush=True)
 
 
 def multiply_adds(recipe: ModelParams, train: Examples) -> int:

@@ -1,4 +1,4 @@
-"""Peak: what the processor does at best, to compare training with. Prints JSON."""
+"""Peak: which device there is and what it does at best, to compare training with. Prints JSON."""
 
 import json
 import statistics
@@ -53,9 +53,18 @@ def reading_bytes() -> float:
     return size / taken
 
 
+def gpu_name() -> str | None:
+    """Return the name of the first GPU that TensorFlow sees, if any."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name) if gpus else None
+
+
 def main() -> None:
     with quiet_stderr():
         figures = {
+            "gpu": gpu_name(),
             "float32_flops": matrix_product_flops("float32"),
             "bfloat16_flops": matrix_product_flops("bfloat16"),
         }

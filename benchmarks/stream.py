@@ -1,6 +1,6 @@
 """Stream: Fashion-MNIST many times over, trained on from disk and from memory.
 
-python -m benchmarks.stream write FOLDER COPIES     the train and valid rows COPIES times, as data/prepared has them
+python -m benchmarks.stream write FOLDER COPIES      the train and valid rows COPIES times, as `prepare` writes them
 python -m benchmarks.stream fit MODEL MEMORY EPOCHS  train in the current workspace, print the figures as JSON
 """
 

@@ -1,6 +1,7 @@
 """The benchmark: it works on the sample, and its figures hold together."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -23,8 +24,6 @@ def results(prepared_data, tmp_path_factory) -> dict:
 
 
 def environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
