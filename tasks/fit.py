@@ -14,7 +14,7 @@ import numpy as np
 from prefect import task
 
 from config.params import Compile, Hardware, ModelParams
-from models import MAIN_OUTPUT, adapt_normalization, build_model, output_shapes, spread
+from models import MAIN_OUTPUT, adapt_normalization, build_model, draw_weights, output_shapes, spread
 from models.losses import get_loss
 from tasks.batches import EpochOrder, ordered_batches, shuffled_batches
 from tasks.callbacks import EpochClock, LossRatio, ProgressLog, StopOnNonFiniteLoss
@@ -66,6 +66,7 @@ def fit(
     make_reproducible(seed)
     shapes = {key: rows.shape[1:] for key, rows in train.head().inputs.items()}
     model = build_model(params.family, shapes, name, params.build, source)
+    draw_weights(model, seed)
     check_network(name, model, params, shapes)
     outputs = list(output_shapes(model, shapes))
     steps = math.ceil(train.rows / params.fit.batch_size)
@@ -73,8 +74,8 @@ def fit(
     trained = model
     with training_scope(precision, strategy := data_parallel()):
         if strategy or precision != "float32":
-            make_reproducible(seed)
             trained = build_model(params.family, shapes, name, params.build, source)
+            draw_weights(trained, seed)
             for output in outputs:
                 trained.get_layer(output).dtype_policy = "float32"  # a loss and a probability need the digits
         adapt(trained, train)

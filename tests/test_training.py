@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import random
 import subprocess
 import sys
 
@@ -65,7 +66,10 @@ def first(examples: Examples, rows: int):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_trains_the_same_twice_and_its_export_answers_raw_rows_likewise(prepared, tmp_path, name):
+def test_every_model_trains_the_same_twice_and_its_export_answers_raw_rows_likewise(
+    prepared, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr(random, "randint", random.SystemRandom().randint)  # as when other threads draw from it too
     edit_params(prepared, **{f"models__{name}__fit__resume": False})
     (once, _), (fitted, _) = train(name), train(name)
     for one, other in zip(once.model.get_weights(), fitted.model.get_weights(), strict=True):
