@@ -24,6 +24,7 @@ from typing import IO, Any
 from config import paths
 from config.errors import UserError
 from config.params import Params, load_params
+from config.quiet import quiet_stderr
 from flows.command_line import ENVIRONMENT, telling_mistakes
 from tasks.files import read_json, write_json
 
@@ -218,7 +219,8 @@ def stream(model: str, copies: int, memory: int, fits: int) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    from tasks.hardware import processor_name
+    with quiet_stderr():  # it imports TensorFlow
+        from tasks.hardware import processor_name
 
     return {
         "processor": processor_name(),
