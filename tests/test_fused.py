@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT, edit_params
 
 from config.params import ModelParams, load_params
-from models import build_model, named_outputs, network_input
+from models import build_model, draw_weights, named_outputs, network_input
 from tasks.examples import Examples, read_examples
 from tasks.fit import Fitted, fit, rows_in_groups
 from tasks.hardware import has_convolutions
@@ -37,9 +37,9 @@ def by_hand(name: str, fitted: Fitted) -> list[np.ndarray]:
     """Return the weights after two epochs of `train_on_batch`, the batches cut from the documented order."""
     recipe = load_params().model(name)
     train_rows = take(recipe, "train", ROWS)
-    keras.utils.set_random_seed(42)
     shapes = {key: rows.shape[1:] for key, rows in train_rows.inputs.items()}
     model = build_model(recipe.family, shapes, name, recipe.build)
+    draw_weights(model, 42)
     for layer in model.layers:
         if layer.name.startswith("normalize_"):
             layer.adapt(rows_in_groups(train_rows, layer.name.removeprefix("normalize_")))
