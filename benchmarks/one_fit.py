@@ -22,6 +22,7 @@ import numpy as np
 
 from config.params import ModelParams, Params, load_params
 from config.quiet import quiet_stderr
+from datasets import get_dataset
 from models import adapt_normalization, build_model, output_shapes, spread
 from models.losses import get_loss
 from tasks.callbacks import EpochClock
@@ -94,6 +95,9 @@ WAYS: dict[str, Callable[..., Figures]] = {
 }
 
 
+PEERS = ("notes", "keras")  # they leave the threads to TensorFlow
+
+
 def measure(params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, way: str) -> dict:
     """Fit once; return the seconds it took, tracing and compiling included, and what it ended with."""
     keras.backend.clear_session()
@@ -112,9 +116,10 @@ def main() -> None:
     name, way, epochs, rows = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     with quiet_stderr():
         params = load_params()
-        use_device("gpu" if way == "gpu" else "cpu")
+        recipe = recipe_of(params, name, epochs)
+        threads = params.hardware.training_threads(get_dataset(recipe.dataset).has_pictures)
+        use_device("gpu" if way == "gpu" else "cpu", None if way in PEERS else threads)
         keras.ops.zeros(())
-    recipe = recipe_of(params, name, epochs)
     train, valid = read_examples(recipe, "train"), read_examples(recipe, "valid")
     if rows:
         train = train.take(np.arange(rows) % train.rows)

@@ -36,14 +36,15 @@ def write(folder: Path, copies: int) -> int:
 
 def measure(name: str, memory: int, epochs: int) -> dict[str, Any]:
     """Fit model `name`; memory: bytes that a split may take before it is streamed."""
+    from datasets import get_dataset
     from tasks.fit import fit
     from tasks.hardware import use_device
     from tasks.record import peak_memory_bytes
     from tasks.stream import Stream, open_split
 
     params = load_params()
-    use_device(params.hardware.device)
     recipe = params.model(name)
+    use_device(params.hardware.device, params.hardware.training_threads(get_dataset(recipe.dataset).has_pictures))
     recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"epochs": epochs})})
     train, valid = (open_split(recipe, split, memory) for split in ("train", "valid"))
     with tempfile.TemporaryDirectory() as folder:

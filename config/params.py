@@ -4,6 +4,7 @@ An unknown key, a wrong type or a value out of range is a `UserError` that names
 and what would be valid.
 """
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -92,6 +93,11 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Execution = Literal["auto", "xla", "graph", "batches"]
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Data(Section):
     """Which source the data sets are taken from: the real one, or the generated sample."""
 
@@ -104,7 +110,17 @@ class Hardware(Section):
     device: Literal["auto", "cpu", "gpu"]  # auto: every GPU there is, else the processor
     precision: Precision  # of the arithmetic; the published model is float32 in any case
     execution: Execution  # xla, graph: an epoch as one program, by that compiler; batches: Keras' own loop
+    threads: Literal["auto"] | PositiveInt  # of the processor, for one training; see `training_threads`
     memory: Annotated[Fraction | int, BeforeValidator(parse_memory)]  # a split that takes more is streamed
+
+    def training_threads(self, pictures: bool) -> int:
+        """Return how many threads a training on pictures, or on rows of numbers, uses.
+
+        auto: every core for pictures; one for numbers, whose steps are too small to be divided.
+        """
+        if self.threads != "auto":
+            return self.threads
+        return usable_cores() if pictures else 1
 
 
 class Split(Section):

@@ -50,6 +50,10 @@ class Dataset:
     def prepared_columns(self) -> tuple[str, ...]:
         return (*self.features, *self.derived)
 
+    @property
+    def has_pictures(self) -> bool:
+        return any(isinstance(self.schema.field(name).type, pa.FixedShapeTensorType) for name in self.features)
+
     def raw_columns(self, prepared: Iterable[str]) -> list[str]:
         """Return the raw columns that the `prepared` ones are made of, in the data set's order."""
         used = {raw for name in prepared for raw in (self.derived[name].columns if name in self.derived else (name,))}

@@ -22,19 +22,19 @@ def parity(model: str) -> None:
     with quiet_stderr():
         import keras
 
+        from datasets import get_dataset
         from tasks.hardware import use_device
 
-        use_device(params.hardware.device)
+        dataset = get_dataset(recipe.dataset)
+        use_device(params.hardware.device, params.hardware.training_threads(dataset.has_pictures))
         keras.ops.zeros(())  # the first operation prints too
 
-    from datasets import get_dataset
     from tasks.files import staged_folder
     from tasks.parity import train_once_task, write_parity_task
     from tasks.raw import read_provenance_task, read_raw_task
     from tasks.recipe import check_recipe_task
 
     check_recipe_task(model, recipe)
-    dataset = get_dataset(recipe.dataset)
     with staged_folder(paths.parity_folder(model)) as folder:
         provenance = read_provenance_task(dataset)
         table = read_raw_task(dataset, provenance["sha256"])

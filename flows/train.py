@@ -17,9 +17,11 @@ def train(model: str) -> None:
     with quiet_stderr():
         import keras
 
+        from datasets import get_dataset
         from tasks.hardware import memory_limit, use_device
 
-        use_device(params.hardware.device)
+        threads = params.hardware.training_threads(get_dataset(recipe.dataset).has_pictures)
+        use_device(params.hardware.device, threads)
         keras.ops.zeros(())  # the first operation prints too
 
     from tasks.evaluate import evaluate_task

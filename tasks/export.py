@@ -7,8 +7,6 @@ the raw columns and a free batch size; it needs nothing but TensorFlow to run.
 import errno
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from datasets.dataset import to_values
 from models import MAIN_OUTPUT, named_outputs, network_input
 from models.views import columns_needed, compute_inputs
 from tasks.files import read_json, write_json
+from tasks.fresh import run_fresh
 from tasks.normalize import normalize
 from tasks.raw import read_raw
 from tasks.stream import Split
@@ -104,7 +103,7 @@ def verify_export(
     return {label: float(answer[-1]) for label, answer in zip(params.probes, answers, strict=True)}
 
 
-# Runs with -I: no path of this project, no environment; TensorFlow and NumPy are all it imports.
+# TensorFlow and NumPy are all that it imports.
 LOADER = """
 import sys
 import numpy as np
@@ -126,12 +125,12 @@ def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         given, returned = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         np.savez(given, **columns)  # type: ignore[arg-type]  # its stub takes every keyword for allow_pickle
-        command = [sys.executable, "-I", "-c", LOADER, str(saved_model.resolve()), str(given), str(returned)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            if os.strerror(errno.ENOSPC) in done.stderr:
+        arguments = [str(saved_model.resolve()), str(given), str(returned)]
+        code, errors = run_fresh(LOADER, arguments, Path(folder))
+        if code:
+            if os.strerror(errno.ENOSPC) in errors:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
-            raise UserError(f"{saved_model} does not load in a fresh process:\n{done.stderr.strip()[-2000:]}")
+            raise UserError(f"{saved_model} does not load in a fresh process:\n{errors.strip()[-2000:]}")
         with np.load(returned) as outputs:
             return dict(outputs)
 

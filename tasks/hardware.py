@@ -27,9 +27,10 @@ GPU_LIBRARIES = {"libcuda.so.1": "the driver", "libcudart.so.12": "CUDA", "libcu
 logger = logging.getLogger(__name__)
 
 
-def use_device(device: str) -> None:
+def use_device(device: str, threads: int | None) -> None:
     """Have TensorFlow see the devices that `hardware.device` names; before its first operation.
 
+    threads: of the processor, for one operation and for several at once; None: as many as TensorFlow takes.
     A GPU's memory is taken as needed, so that several trainings can share it.
     Raises UserError when a GPU is asked for and there is none.
     """
@@ -37,6 +38,9 @@ def use_device(device: str) -> None:
         return
     import tensorflow as tf
 
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         raise UserError(f"{paths.PARAMS}: hardware.device is gpu, and TensorFlow sees none: {why_no_gpu()}")

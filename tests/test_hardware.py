@@ -1,5 +1,6 @@
 """Hardware: what `auto` chooses, and what is refused."""
 
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -11,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from config.errors import UserError
 from config.params import Hardware, load_params
+from datasets import get_dataset
 from models import build_model
 from tasks import hardware
 from tasks.hardware import choose_execution, choose_precision, memory_limit, processor_multiplies_bfloat16, use_device
@@ -30,20 +32,51 @@ def network(name: str):
 )
 def test_memory_is_a_share_of_what_is_free_or_a_size(monkeypatch, value, limit):
     monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
-    values = {"device": "auto", "precision": "auto", "execution": "auto", "memory": value}
+    values = {"device": "auto", "precision": "auto", "execution": "auto", "threads": "auto", "memory": value}
     assert memory_limit(TypeAdapter(Hardware).validate_python(values)) == limit
 
 
 @pytest.mark.parametrize("value", ["3/2 GB", "much", 0, -1, True, "1/0"])
 def test_other_memory_is_refused_with_what_would_be_valid(value):
-    values = {"device": "auto", "precision": "auto", "execution": "auto", "memory": value}
+    values = {"device": "auto", "precision": "auto", "execution": "auto", "threads": "auto", "memory": value}
     with pytest.raises(ValidationError, match="a share of free memory such as 1/2, or a size such as 800 MB"):
         TypeAdapter(Hardware).validate_python(values)
 
 
 def test_the_share_stays_exact():
-    values = {"device": "auto", "precision": "auto", "execution": "auto", "memory": "1/3"}
+    values = {"device": "auto", "precision": "auto", "execution": "auto", "threads": "auto", "memory": "1/3"}
     assert TypeAdapter(Hardware).validate_python(values).memory == Fraction(1, 3)
+
+
+def test_threads_are_one_for_numbers_and_every_core_for_pictures():
+    chosen = load_params(ROOT / "params.yaml").hardware
+    assert chosen.training_threads(get_dataset("california_housing").has_pictures) == 1
+    assert chosen.training_threads(get_dataset("fashion_mnist").has_pictures) == len(os.sched_getaffinity(0))
+    assert chosen.model_copy(update={"threads": 3}).training_threads(pictures=False) == 3
+
+
+# How many threads run operations, by the name that TensorFlow gives them.
+THREADS = """
+import sys
+from pathlib import Path
+from tasks.hardware import use_device
+use_device("cpu", int(sys.argv[1]))
+import tensorflow as tf
+big = tf.random.normal([1000, 1000])
+tf.function(lambda: big @ big @ big)()
+names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+print(names.count("tf_Compute"))
+"""
+
+
+def test_tensorflow_starts_as_many_threads_as_asked_for():
+    started = []
+    for threads in (1, 5):
+        command = [sys.executable, "-c", THREADS, str(threads)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        started.append(int(done.stdout))
+    assert started == [1, 5]
 
 
 @pytest.mark.parametrize(
@@ -82,10 +115,10 @@ def test_xla_is_chosen_for_long_trainings_without_convolutions():
 def test_a_gpu_that_is_absent_is_told_with_what_is_missing(monkeypatch):
     monkeypatch.setattr(hardware, "loads", lambda library: library != "libcuda.so.1")
     with pytest.raises(UserError, match=r"hardware.device is gpu, .* cannot load libcuda\.so\.1 \(the driver\)"):
-        use_device("gpu")
+        use_device("gpu", None)
     monkeypatch.setattr(hardware, "loads", lambda library: True)
     with pytest.raises(UserError, match="nvidia-smi"):
-        use_device("gpu")
+        use_device("gpu", None)
 
 
 # Two processors out of one: as two GPUs, for TensorFlow.

@@ -1,0 +1,70 @@
+"""Run a Python program in a process that has nothing of our code, as another user's would.
+
+A new interpreter spends seconds importing TensorFlow. A stage that runs in a fork of a process which has that
+done (stages/workers.py) forks a spare one at its start, before it imports or runs anything, for the program.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+
+OURS = ("benchmarks", "config", "datasets", "flows", "models", "stages", "tasks")
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Spare:
+    """A forked process that waits for its program."""
+
+    process: ForkProcess
+    requests: Connection
+
+
+_spares: list[Spare] = []
+
+
+def keep_spare() -> None:
+    """Fork a process for the next `run_fresh`; it ends with this one."""
+    ours, its = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=serve, args=(its,), daemon=True)
+    process.start()
+    its.close()
+    _spares.append(Spare(process, ours))
+
+
+def run_fresh(program: str, arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Run the text `program` with `arguments` in the folder `folder`; return its exit code and standard error."""
+    if not _spares:
+        command = [sys.executable, "-I", "-c", program, *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+    spare = _spares.pop()
+    errors = folder / "errors.txt"
+    spare.requests.send((program, arguments, str(folder), str(errors)))
+    spare.process.join()
+    return spare.process.exitcode or 0, errors.read_text(errors="replace")
+
+
+def serve(requests: Connection) -> None:
+    """Wait for a program and run it, without our modules and the path to them, as `python -I` would."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the stage, which ends this process
+    program, arguments, folder, errors = requests.recv()
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    project = Path.cwd().resolve()
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != project]
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in OURS:
+            del sys.modules[name]
+    os.chdir(folder)
+    sys.argv = ["-c", *arguments]
+    exec(program, {"__name__": "__main__"})  # noqa: S102  # our own text
