@@ -30,6 +30,12 @@ demo: $(READY) ## the whole pipeline on the built-in sample, in demo/, without a
 repro: $(READY) ## the whole pipeline on the real data (dvc repro)
 	$(BIN)/dvc repro
 
+pipeline: $(READY) ## the same, several stages at a time, as a Prefect flow
+	$(BIN)/python -m flows.pipeline
+
+ui: $(READY) ## the Prefect UI on this machine: start and schedule runs there
+	$(BIN)/python -m flows.ui
+
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
@@ -53,4 +59,4 @@ tensorboard: $(READY) ## show the training logs
 lock: $(READY) ## pin every dependency of pyproject.toml anew
 	$(BIN)/python -m uv pip compile --quiet --universal --no-header --no-annotate --generate-hashes --upgrade --extra dev pyproject.toml -o requirements.lock
 
-.PHONY: help setup demo repro test bench check format tensorboard lock
+.PHONY: help setup demo repro pipeline ui test bench check format tensorboard lock

@@ -1,6 +1,6 @@
-"""The benchmark: every model's fit against the one that a user would write, streaming, and the data's size.
+"""The benchmark: every model's fit against the one that a user would write, streaming, the data's size, the graph.
 
-    python -m benchmarks [--quick] [--models NAME ...] [--out FILE]
+    python -m benchmarks [--quick] [--models NAME ...] [--parts fit size stream graph] [--out FILE]
 
 Prints a table and writes benchmarks/results.json. The ways to fit a model take turns, each in a process of its own
 that stays, on the same rows, epochs and recipe; a figure is the median of its fits, and times include tracing and
@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
+from benchmarks import graph
 from config import paths
 from config.errors import UserError
 from config.params import Params, load_params
@@ -30,6 +31,9 @@ from tasks.files import read_json, write_json
 
 RESULTS = Path("benchmarks/results.json")
 FITS = 3
+PARTS = ("fit", "size", "stream", "graph")
+ROUNDS = 3
+QUICK_STAGES = ["train@linear_neuron", "train@iris_perceptron"]
 QUICK_MODELS = ("housing_wide_deep_aux", "multi_input_cnn")
 # Where a recipe's own number takes too long, or ends before its fit is seen whole.
 EPOCHS = {"housing_wide_deep_subclassed": 20, "fashion_mlp": 30, "fashion_mlp_300": 5}
@@ -247,7 +251,7 @@ def show(results: dict[str, Any]) -> None:
     )
     widths = (30, 7, 9, 9, 9, 8, 9, 9, 6, 8, 6)
     print("  ".join(f"{text:>{width}}" for text, width in zip(heading, widths, strict=True)))
-    for name, row in results["fit"].items():
+    for name, row in results.get("fit", {}).items():
         cells = (
             name,
             str(row["epochs"]),
@@ -270,37 +274,51 @@ def show(results: dict[str, Any]) -> None:
             f"{100 * row['share_of_in_memory_rate']:.0f} % of the rate from memory, "
             f"at most {row['peak_memory_bytes'] / 1e9:.2f} GB"
         )
+    if row := results.get("graph"):
+        print(
+            f"graph: {row['stages']} stages in {row['pipeline_seconds']:.1f} s, "
+            f"{row['share_of_repro']:.2f} of what dvc repro takes, "
+            f"{row['overhead_seconds_a_stage']:.2f} s a stage beside learning. Nothing changed: "
+            f"{row['unchanged_seconds']:.1f} s, {row['unchanged_to_status']:.1f} x dvc status"
+        )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few models, one short fit each")
-    parser.add_argument("--models", nargs="+", metavar="NAME", help="only these, and neither sizes nor streaming")
-    parser.add_argument("--out", type=Path, default=RESULTS, help=f"default: {RESULTS}")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="the fits of these alone")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="these alone; what FILE has of the others stays")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE", help=f"default: {RESULTS}")
     given = parser.parse_args()
+    parts = given.parts or (["fit"] if given.models else PARTS)
     with telling_mistakes():
         params = load_params()
         names = given.models or (QUICK_MODELS if given.quick else list(params.models))
         for name in names:
             params.model(name)
         peak = json.loads(call("benchmarks.peak"))
-        results: dict[str, Any] = {"machine": {**machine(), **peak}, "fit": {}}
-        for name in names:
+        results: dict[str, Any] = read_json(given.out, "bench") if given.parts and given.out.exists() else {}
+        results |= {"machine": {**machine(), **peak}}
+        results |= {"fit": {}} if "fit" in parts else {}
+        for name in names if "fit" in parts else ():
             print(f"{name} ...", flush=True)
             rows = 0 if name not in CONVOLUTIONAL else 64 if given.quick else CONVOLUTIONAL_ROWS
             epochs = 2 if given.quick else epochs_of(params, name)
             results["fit"][name] = compare(params, name, epochs, rows, 1 if given.quick else FITS, peak)
             write_json(given.out, results)  # what there is, should the rest be interrupted
-        if not given.models:
-            if not given.quick:
-                print("housing_mlp by size ...", flush=True)
-                results["size"] = by_size(params, "housing_mlp")
+        if "size" in parts and not given.quick:
+            print("housing_mlp by size ...", flush=True)
+            results["size"] = by_size(params, "housing_mlp")
+        if "stream" in parts:
             print("streaming ...", flush=True)
             results["stream"] = (
                 stream("fashion_mlp", 2, 1, 1)
                 if given.quick
                 else stream("fashion_mlp", STREAMED_COPIES, STREAM_MEMORY, FITS)
             )
+        if "graph" in parts:
+            print("the graph ...", flush=True)
+            results["graph"] = graph.measure(QUICK_STAGES, 1) if given.quick else graph.measure([], ROUNDS)
         write_json(given.out, results)
         show(results)
         print(f"\nWritten to {given.out}.")

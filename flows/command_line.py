@@ -13,16 +13,21 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
+from uuid import UUID
 
-from prefect import Flow
+import psutil
+from prefect import Flow, get_client
+from prefect.context import hydrated_context
 from prefect.exceptions import TerminationSignal
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.results import get_result_store
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from config.errors import UserError
 from config.params import load_params
 from flows.server import prefect_server
+from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN, shared_workspace
 
 # Read by TensorFlow and Keras when they are imported. KERAS_HOME: no keras.json of the user's changes a result.
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": ".keras"}
@@ -31,27 +36,77 @@ ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": ".keras"}
 def run(flow: Flow) -> NoReturn:
     """Run `flow` with the arguments of the command line and exit."""
     arguments = parse(flow)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    signal.signal(signal.SIGTERM, interrupt)
-    sys.unraisablehook = interrupt_again
-    tell_errors_once()
+    prepare_process()
     with telling_mistakes():
         check_names(arguments)
-        with prefect_server() as address, temporary_settings({PREFECT_API_URL: address}):
+        with shared_workspace(), reporting(), parent_run(flow):
             flow(**arguments)
     sys.exit(0)
 
 
+def prepare_process() -> None:
+    """Set up the environment, the signals and the logging of a process that runs a flow."""
+    set_environment()
+    signal.signal(signal.SIGTERM, interrupt)
+    sys.unraisablehook = interrupt_again
+    tell_errors_once()
+
+
+def set_environment() -> None:
+    """Set what TensorFlow and Keras read when they are imported, where the user has not."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
-def telling_mistakes() -> Iterator[None]:
-    """Exit with one message where the block raises what the user can mend; put a stage's outputs back in any case."""
+def reporting() -> Iterator[None]:
+    """Have the flows of the block report to a Prefect server.
+
+    Without heartbeats, by which a server would notice that a flow has vanished: each flow would wait up to a second
+    at its end for the thread that sends them.
+    """
+    with (
+        prefect_server() as address,
+        temporary_settings({PREFECT_API_URL: address, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield
+
+
+@contextmanager
+def parent_run(flow: Flow) -> Iterator[None]:
+    """Make `flow` a subflow of the pipeline's run that started this process, and end this process with that one."""
+    run_id = os.environ.get(PIPELINE_RUN)
+    if not run_id:
+        yield
+        return
+    if pid := os.environ.get(PIPELINE_PROCESS):  # on this machine
+        threading.Thread(target=end_with, args=(int(pid),), daemon=True).start()
+    with get_client(sync_client=True) as client:
+        parent = client.read_flow_run(UUID(run_id))
+    context = {"flow": flow, "flow_run": parent, "start_time": parent.start_time, "result_store": get_result_store()}
+    with hydrated_context({"flow_run_context": context}):
+        yield
+
+
+def end_with(pid: int) -> None:
+    """Kill this process, and those that it started, when process `pid` has ended."""
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait()
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+@contextmanager
+def telling_mistakes(interrupted: str = "interrupted; nothing was published.") -> Iterator[None]:
+    """Exit with one message where the block raises what the user can mend; put a stage's outputs back in any case.
+
+    interrupted: what to say when it was Ctrl-C or SIGTERM.
+    """
     try:
         yield
     except UserError as error:
         end(1, str(error))
     except KeyboardInterrupt:
-        end(130, "interrupted; nothing was published.")
+        end(130, interrupted)
     except Exception as error:
         if is_disk_full(error):
             end(1, f"no space left on the disk: {last_line(error)}. Free some space and run again.")

@@ -16,9 +16,10 @@ from config.params import load_params
 from flows.command_line import telling_mistakes
 
 DEMO = Path("demo")
-CODE = ("config", "datasets", "flows", "models", "tasks")
+CODE = ("config", "datasets", "flows", "models", "stages", "tasks")
 FILES = ("dvc.yaml", "pyproject.toml")
 MOST_EPOCHS = 5
+DVC = [sys.executable, "-m", "dvc"]
 
 
 def copy_workspace(folder: Path) -> None:
@@ -34,16 +35,27 @@ def copy_workspace(folder: Path) -> None:
     yaml.dump(values, folder / paths.PARAMS)
 
 
-def shorten(params: Path) -> None:
-    """Make every training of `params` a short one, which the little data of the sample allows."""
+def shorten(params: Path, epochs: int) -> None:
+    """Make every training of `params` one of `epochs` at most, which the little data of the sample allows."""
     yaml = YAML()
     values = yaml.load(params)
     for recipe in (*values["models"].values(), *values.get("parity", {}).values()):
-        recipe["fit"]["epochs"] = min(recipe["fit"]["epochs"], MOST_EPOCHS)
+        recipe["fit"]["epochs"] = min(recipe["fit"]["epochs"], epochs)
         recipe["compile"].pop("average", None)  # an average over thousands of steps, which there are not
     for recipe in values.get("parity", {}).values():
         recipe["seeds"] = recipe["seeds"][:1]
     yaml.dump(values, params)
+
+
+def make_workspace(folder: Path, epochs: int) -> None:
+    """Make `folder` a workspace on the sample with a DVC repository of its own; an earlier one keeps its results."""
+    folder.mkdir(exist_ok=True)
+    copy_workspace(folder)
+    shorten(folder / paths.PARAMS, epochs)
+    if not (folder / ".dvc").exists():
+        subprocess.run([*DVC, "init", "--quiet", "--no-scm"], cwd=folder, check=True)
+        for option in ("core.analytics", "core.check_update"):
+            subprocess.run([*DVC, "config", option, "false"], cwd=folder, check=True)
 
 
 def main() -> int:
@@ -53,15 +65,8 @@ def main() -> int:
 
 
 def run_demo() -> int:
-    DEMO.mkdir(exist_ok=True)
-    copy_workspace(DEMO)
-    shorten(DEMO / paths.PARAMS)
-    dvc = [sys.executable, "-m", "dvc"]
-    if not (DEMO / ".dvc").exists():
-        subprocess.run([*dvc, "init", "--quiet", "--no-scm"], cwd=DEMO, check=True)
-        for option in ("core.analytics", "core.check_update"):
-            subprocess.run([*dvc, "config", option, "false"], cwd=DEMO, check=True)
-    code = subprocess.run([*dvc, "repro"], cwd=DEMO, check=False).returncode
+    make_workspace(DEMO, MOST_EPOCHS)
+    code = subprocess.run([*DVC, "repro"], cwd=DEMO, check=False).returncode
     if code == 0:
         print(f"\nThe report on the sample is {DEMO / paths.REPORTS / 'index.html'}.")
     return code

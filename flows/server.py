@@ -24,7 +24,10 @@ from filelock import FileLock
 
 from config.errors import UserError
 
+ADDRESS = "127.0.0.1"
 START_SECONDS = 120
+# Prefect's own names for a server without pages and services.
+BARE = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
 CONFIGURED_SECONDS = 10
 
 
@@ -33,7 +36,8 @@ def prefect_server() -> Iterator[str]:
     """Yield the address of the API that flows shall report to."""
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
-    if configured := PREFECT_API_URL.value():
+    # A forked stage has the settings of the time when its server started; its environment is newer.
+    if configured := os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value():
         if not answers(configured, CONFIGURED_SECONDS):
             raise UserError(
                 f"no Prefect server answers at PREFECT_API_URL ({configured}). Start it, or unset PREFECT_API_URL to "
@@ -76,16 +80,17 @@ def owner_process() -> psutil.Process:
     return this
 
 
-def start_keeper(owner: psutil.Process, record: Path) -> subprocess.Popen:
-    """Start a keeper for `owner` and return it when its server answers; `record` then holds the address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}/api"
+def start_keeper(owner: psutil.Process, record: Path, port: int | None = None, pages: bool = False) -> subprocess.Popen:
+    """Start a keeper for `owner` and return it when its server answers; `record` then holds the address.
+
+    port: None for any that is free. pages: serve the UI, too.
+    """
+    port = port or free_port()
+    address = f"http://{ADDRESS}:{port}/api"
     log_path = record.parent / "server.log"
     with log_path.open("w") as log:
         keeper = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(owner.pid), str(port), str(record)],
+            [sys.executable, "-m", "flows.server", str(owner.pid), str(port), str(record), str(int(pages))],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -96,6 +101,12 @@ def start_keeper(owner: psutil.Process, record: Path) -> subprocess.Popen:
         raise UserError(f"the Prefect server did not start; {log_path} says:\n{log_path.read_text()[-2000:]}")
     record.write_text(address)
     return keeper
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind((ADDRESS, 0))
+        return free.getsockname()[1]
 
 
 def answers(address: str, seconds: float, keeper: subprocess.Popen | None = None) -> bool:
@@ -111,13 +122,16 @@ def answers(address: str, seconds: float, keeper: subprocess.Popen | None = None
     return False
 
 
-def keep(owner_pid: int, port: int, record: Path) -> None:
-    """Run a Prefect server on `port` until process `owner_pid` has ended or this one is told to."""
-    options = {"host": "127.0.0.1", "port": port, "log-level": "error", "lifespan": "on"}
+def keep(owner_pid: int, port: int, record: Path, pages: bool) -> None:
+    """Run a Prefect server on `port` until process `owner_pid` has ended or this one is told to.
+
+    pages: with its UI and the services, such as the scheduler, that a run from the command line does not need.
+    """
+    options = {"host": ADDRESS, "port": port, "log-level": "error", "lifespan": "on"}
     server = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         + [f"--{name}={value}" for name, value in options.items()],
-        env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+        env={**os.environ, "PREFECT__SERVER_FINAL": "1", **({} if pages else BARE)},
     )
     try:
         while is_alive(owner_pid) and server.poll() is None:
@@ -167,4 +181,4 @@ if __name__ == "__main__":
     import signal
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    keep(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    keep(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4] == "1")

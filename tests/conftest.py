@@ -139,22 +139,27 @@ def keep_a_few(folder: Path) -> None:
     yaml.dump(params, folder / "params.yaml")
 
 
-@pytest.fixture(scope="session")
-def repo(tmp_path_factory, settings) -> Path:
-    """A git and DVC repository after one `dvc repro`."""
-    folder = make_workspace(tmp_path_factory.mktemp("repo") / "with a space")
+def make_repository(folder: Path, settings: dict[str, str], command: list[str]) -> Path:
+    """Make `folder` a git and DVC repository, run `command` there, and commit; what it printed is in run.log."""
+    make_workspace(folder)
     keep_a_few(folder)
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     save = (["git", "add", "."], ["git", "commit", "--quiet", "-m", "a state"])
-    for command in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"], *save):
-        subprocess.run(command, cwd=folder, env=settings, check=True)
-    done = subprocess.run([*DVC, "repro"], cwd=folder, env=settings, capture_output=True, text=True, check=False)
+    for words in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"], *save):
+        subprocess.run(words, cwd=folder, env=settings, check=True)
+    done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    (folder / "repro.log").write_text(done.stdout)
-    for command in save:
-        subprocess.run(command, cwd=folder, env=settings, check=True)
+    (folder / "run.log").write_text(done.stdout + done.stderr)
+    for words in save:
+        subprocess.run(words, cwd=folder, env=settings, check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def repo(tmp_path_factory, settings) -> Path:
+    """A git and DVC repository after one `dvc repro`."""
+    return make_repository(tmp_path_factory.mktemp("repo") / "with a space", settings, [*DVC, "repro"])
 
 
 Run = Callable[..., subprocess.CompletedProcess]

@@ -62,3 +62,10 @@ def test_an_unknown_model_is_refused_with_the_names(prepared_data):
     assert "no_such" in done.stderr
     assert "housing_mlp" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_pipeline_was_timed_against_dvc_repro(results):
+    graph = results["graph"]
+    assert graph["stages"] == 6  # ingest, prepare and train of two models
+    assert graph["share_of_repro"] == pytest.approx(graph["pipeline_seconds"] / graph["repro_seconds"])
+    assert 0 < graph["status_seconds"] < graph["repro_seconds"]

@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_stage_ran_exactly_once(repo):
-    ran = stages_run((repo / "repro.log").read_text())
+    ran = stages_run((repo / "run.log").read_text())
     params = load_params(repo / "params.yaml")
     stages = 2 * len(params.datasets) + len(params.models) + len(params.parity) + 2  # and baselines, report
     assert len(ran) == len(set(ran)) == stages

@@ -1,0 +1,69 @@
+"""What prefect.yaml offers beside the pipeline: to train one model, to retrain every night, and a smoke test.
+
+Each goes through the graph of dvc.yaml, so that its results are recorded like any other run's.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from config import paths
+from config.errors import UserError
+from config.params import load_params
+from flows.demo import make_workspace
+from flows.pipeline import RUNNER, run_graph, stage_environment
+from stages.experiment import experiment
+from stages.workspace import claimed_workspace
+
+SMOKE = Path(".smoke")
+MOST_EPOCHS = 10_000
+
+if TYPE_CHECKING:
+    Model = str
+else:  # the choices that the UI offers
+    Model = Literal[tuple(load_params(Path(__file__).parents[1] / paths.PARAMS).models)]
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS, description="other than the recipe's: a DVC experiment")]
+
+
+@flow(name="train model", flow_run_name="train-{model}", task_runner=RUNNER)
+def train_model(model: Model, epochs: Epochs | None = None, force: bool = False) -> None:
+    """Train `model` if its data, code or parameters have changed. force: in any case.
+
+    epochs: other than the recipe's, which makes the run an experiment: `dvc exp show` lists it, `dvc exp apply` takes
+    it over, and the workspace is left as it was.
+    """
+    settings = [f"models.{model}.fit.epochs={epochs}"] if epochs else []
+    with claimed_workspace(), experiment(settings):
+        run_graph([f"train@{model}"], force)
+
+
+@flow(name="retrain", task_runner=RUNNER)
+def retrain(force: bool = False) -> None:
+    """Fetch every data set anew, and run what has changed because of it. force: train everything anew in any case.
+
+    The same data, code and parameters give the same models, so that nothing is trained without a reason.
+    """
+    with claimed_workspace():
+        run_graph(["ingest"], True)
+        run_graph([], force)
+
+
+@flow(name="smoke")
+def smoke(epochs: Annotated[int, Field(ge=1, le=10)] = 1) -> None:
+    """Run the whole graph on the built-in sample, in the folder .smoke/ of its own; no network is needed."""
+    make_workspace(SMOKE, epochs)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.pipeline", "--force"], cwd=SMOKE, env={**os.environ, **stage_environment(None)}
+    )
+    try:
+        code = process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+    if code:
+        raise UserError(f"the pipeline ended with exit code {code} in {SMOKE}")

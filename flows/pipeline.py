@@ -1,0 +1,267 @@
+"""Bring the stages of dvc.yaml up to date, side by side: the graph, the cache and dvc.lock are those of `dvc repro`."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectFuture
+from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled, Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from config import paths
+from config.errors import UserError
+from config.params import Params, load_params
+from flows.command_line import parent_run, prepare_process, reporting, set_environment, telling_mistakes
+from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
+from stages.experiment import experiment
+from stages.graph import Plan, read_plan
+from stages.machine import Machine, takes_gpu, this_machine, threads_of
+from stages.processes import Emit, Stopped, import_ahead, open_processes, run, stop
+from stages.progress import Progress, show_progress, summary
+from stages.queue import DONE, Ending, Needs, Start, drive
+from stages.reproduce import locked_stages, put_in_order, reproduce
+from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN, claimed_workspace
+
+MOST_JOBS = 256
+INTERRUPTED = "interrupted. What was done until then is recorded; the stages that were running are as they were before."
+
+Runner = Literal["local", "dask"]
+Jobs = Annotated[int, Field(ge=1, le=MOST_JOBS, description="the most stages at once")]
+
+
+class PipelineFailed(UserError):
+    """Some stages failed."""
+
+
+# So many threads that the ready queue alone decides what waits.
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=MOST_JOBS)
+
+
+@flow(name="pipeline", task_runner=RUNNER)
+def pipeline(
+    targets: list[str] | None = None,
+    force: bool = False,
+    jobs: Jobs | None = None,
+    settings: list[str] | None = None,
+    runner: Runner = "local",
+    address: str | None = None,
+) -> None:
+    """Run what has changed of `targets`, stages or groups of dvc.yaml, and of all that they need; None: of everything.
+
+    force: run them though nothing has changed. jobs: the most stages at once; None: as many as there are cores.
+    settings: other parameters for this run, such as models.iris_mlp.fit.epochs=9, which makes it a DVC experiment.
+    runner: where the stages run: on this machine, or on the Dask cluster whose scheduler has `address`.
+    """
+    with claimed_workspace(), experiment(settings or []):
+        run_graph(targets or [], force, jobs, runner, address)
+
+
+def run_graph(
+    targets: list[str], force: bool, jobs: int | None = None, runner: Runner = "local", address: str | None = None
+) -> None:
+    began = time.monotonic()
+    set_environment()
+    params = load_params()
+    plan, before = read_plan(targets), locked_stages()
+    needs = {stage: Needs(threads_of(stage, params), takes_gpu(stage)) for stage in plan.order}
+    endings: dict[str, Ending] = {}
+    futures: dict[str, PrefectFuture] = {}
+    with show_progress(len(plan.order)) as progress, open_host(runner, address, params, jobs) as host:
+
+        def start(chosen: Start) -> PrefectFuture:
+            known = chosen.stage not in plan.changed and not force
+            known = known and all(endings[need] == "unchanged" for need in plan.needs[chosen.stage])
+
+            def run_stage() -> State:
+                return bring_up_to_date(chosen, known, force, needs[chosen.stage].threads, host, progress)
+
+            done = [futures[need] for need in plan.needs[chosen.stage] if endings[need] in DONE]
+            stage_task = task(name=chosen.stage, task_run_name=chosen.stage)(run_stage)
+            futures[chosen.stage] = stage_task.submit(return_state=False, wait_for=done)
+            return futures[chosen.stage]
+
+        def ending(stage: str, future: Any) -> Ending:
+            future.wait()  # until then its state is not the last one
+            endings[stage] = ENDINGS.get(future.state.name, "failed")
+            progress.ended(stage, endings[stage])
+            return endings[stage]
+
+        try:
+            drive(plan, host.machine, needs, start, ending)
+        except BaseException:  # Ctrl-C, most likely
+            host.stop()
+            for stage in futures.keys() - endings.keys():
+                ending(stage, futures[stage])
+            raise
+        finally:
+            put_in_order(plan.order, before)
+        told = summary(endings, time.monotonic() - began)
+        progress.tell(told)
+    get_run_logger().info(told)
+    if endings.get("report") in DONE:
+        show_figures(told)
+    if failed := [stage for stage, ending in endings.items() if ending == "failed"]:
+        raise PipelineFailed(f"{', '.join(failed)} failed. {told}. What did not fail is done and recorded.")
+
+
+# The names of the states that Prefect shows, and what they say of a stage.
+ENDINGS: dict[str, Ending] = {
+    "Completed": "ran",
+    "Restored": "restored",
+    "Unchanged": "unchanged",
+    "Failed": "failed",
+    "Interrupted": "interrupted",
+    "NotRun": "not run",
+}
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where stages run. run: a command, in an environment, with so many threads; it hands over the lines that are
+    printed and returns the exit code. stop: ask all that is running to end, and wait until it has.
+    """
+
+    machine: Machine
+    run: Callable[[str, dict[str, str], Emit, int], int]
+    stop: Callable[[], None]
+
+
+@contextmanager
+def open_host(runner: Runner, address: str | None, params: Params, jobs: int | None) -> Iterator[Host]:
+    """Yield this machine or a Dask cluster; at the block's end nothing of ours runs there."""
+    if runner == "dask":
+        if not address:
+            raise UserError("the runner dask needs the address of its scheduler: --address tcp://host:8786.")
+        with open_cluster(address) as cluster:
+            machine = Machine(cluster.threads, (), jobs or cluster.threads)
+            yield Host(machine, partial(run_on_cluster, cluster), partial(stop_on_cluster, cluster))
+        return
+    machine = this_machine(params, jobs)
+    with open_processes(warm=not machine.gpus) as processes:
+
+        def run_here(command: str, environment: dict[str, str], emit: Emit, _threads: int) -> int:
+            return run(processes, command, environment | {PIPELINE_PROCESS: str(os.getpid())}, emit)
+
+        yield Host(machine, run_here, partial(stop, processes))
+
+
+def bring_up_to_date(chosen: Start, known: bool, force: bool, threads: int, host: Host, progress: Progress) -> State:
+    """Run a stage if it has changed, and return the state that tells what became of it. known: it has not."""
+    stage = chosen.stage
+    if chosen.blocked_by:
+        return Cancelled(name="NotRun", message=f"It needs {', '.join(chosen.blocked_by)}.")
+    if known:
+        return Completed(name="Unchanged")
+    logger = get_run_logger()
+
+    def emit(line: str) -> None:
+        logger.info(line)
+        progress.line(stage, line)
+
+    def run_command(command: str, environment: dict[str, str]) -> int:
+        progress.started(stage)
+        return host.run(command, environment | stage_environment(chosen.gpu), emit, threads)
+
+    try:
+        outcome = reproduce(stage, run_command, force)
+    except Stopped:
+        return Cancelled(name="Interrupted")
+    except (UserError, OSError) as error:
+        logger.error(str(error))
+        progress.line(stage, str(error))
+        return Failed(message=str(error))
+    return Completed(name={"ran": "Completed", "restored": "Restored", "unchanged": "Unchanged"}[outcome])
+
+
+def stage_environment(gpu: str | None) -> dict[str, str]:
+    """Return what the process of a stage gets to know of this run."""
+    context = FlowRunContext.get()
+    assert context
+    assert context.flow_run
+    return {
+        PIPELINE_RUN: str(context.flow_run.id),
+        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        **({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {}),
+    }
+
+
+def show_figures(told: str) -> None:
+    """Put the table of figures, and where the report is, on the run's page."""
+    summary_file, report = paths.REPORTS / "summary.json", paths.REPORTS / "index.html"
+    models = json.loads(summary_file.read_text(encoding="utf-8"))
+    lines = [f"{told}.", "", f"[Report]({report.resolve().as_uri()})", "", "| model | source | test |", "|---|---|---|"]
+    for model in models:
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in model["metrics"]["test"].items())
+        lines.append(f"| {model['name']} | {model['source']} | {figures} |")
+    create_markdown_artifact(key="figures", markdown="\n".join(lines), description="What the models reach on test")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or group of dvc.yaml; none: everything")
+    parser.add_argument("--force", action="store_true", help="run stages that have not changed, too")
+    parser.add_argument("--jobs", type=int, metavar="N", help="the most stages at once; as many as there are cores")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another parameter: a DVC experiment")
+    parser.add_argument("--runner", choices=["local", "dask"], default="local", help="where the stages run")
+    parser.add_argument("--address", metavar="URL", help="of the Dask scheduler, such as tcp://host:8786")
+    parser.add_argument("--dry", action="store_true", help="say what would be run, and run nothing")
+    given = parser.parse_args()
+    if given.jobs is not None and not 1 <= given.jobs <= MOST_JOBS:
+        parser.error(f"--jobs must be from 1 to {MOST_JOBS}, got {given.jobs}")
+    return given
+
+
+def show_plan(plan: Plan, force: bool) -> None:
+    """Print each stage that would run for sure, or might because what it needs does."""
+    for stage in plan.order:
+        if force or stage in plan.changed:
+            print(f"{stage}: {'forced' if force else 'changed'}")
+        elif needed := sorted(plan.behind(stage) & plan.changed):
+            print(f"{stage}: if {' or '.join(needed)} ends with other outputs")
+
+
+def main() -> int:
+    given = parse()
+    prepare_process()
+    with telling_mistakes(INTERRUPTED):
+        load_params()
+        plan = read_plan(given.targets)
+        if given.dry:
+            show_plan(plan, given.force)
+            return 0
+        if not (plan.changed or given.force or given.set):  # known without a server
+            print(f"{len(plan.order)} stages: {len(plan.order)} unchanged.")
+            return 0
+        if given.runner == "local":
+            import_ahead()
+        keep_logs_off_the_terminal()
+        with reporting(), parent_run(pipeline):
+            pipeline(given.targets, given.force, given.jobs, given.set, given.runner, given.address)
+    return 0
+
+
+def keep_logs_off_the_terminal() -> None:
+    """Leave the terminal to `show_progress`; Prefect's server still gets every log line."""
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.getLogger().manager.loggerDict)]
+    for handler in {handler for logger in loggers for handler in logger.handlers}:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.setLevel(logging.CRITICAL + 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The graph, as DVC reads it from dvc.yaml: which stages there are, what each needs, and which have changed."""
+
+from dataclasses import dataclass
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+from config.errors import UserError, unknown_name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a run, in the order in which `dvc repro` would run them.
+
+    needs: of each stage, the stages whose outputs it reads. changed: those that DVC would look at more closely;
+    of the rest, and of what they need, everything is as dvc.lock records it.
+    """
+
+    order: list[str]
+    needs: dict[str, list[str]]
+    changed: set[str]
+
+    def behind(self, stage: str) -> set[str]:
+        """Return all stages that `stage` needs, and that those need."""
+        needs = set(self.needs[stage])
+        return needs.union(*(self.behind(need) for need in needs))
+
+
+def read_plan(targets: list[str]) -> Plan:
+    """Return the plan for `targets` and all that they need; no targets: for the whole graph.
+
+    A target is a stage, such as train@iris_mlp, or a group, such as train. Raises UserError for an unknown one, and
+    where DVC cannot read the graph.
+    """
+    try:
+        with Repo() as repo:
+            graph = get_active_graph(repo.index.graph)
+            names = {stage.addressing for stage in graph}
+            groups = {name.partition("@")[0] for name in names}
+            for target in targets:
+                if target not in names | groups:
+                    raise unknown_name("stage", target, names | groups, "The stages of dvc.yaml")
+            stages = collect_stages(repo, targets) if targets else None
+            order = [stage.addressing for stage in plan_repro(graph, stages)]
+            needs = {stage.addressing: sorted(need.addressing for need in graph.successors(stage)) for stage in graph}
+            status = repo.status(targets or None, with_deps=bool(targets))
+    except DvcException as error:
+        raise UserError(f"DVC cannot read the graph: {error}") from None
+    return Plan(order, {name: needs[name] for name in order}, {name for name in status if name in names})

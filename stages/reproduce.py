@@ -1,0 +1,115 @@
+"""Reproduce a stage: DVC does the bookkeeping as `dvc repro` would, and we run the command.
+
+DVC decides whether a stage has changed, restores what its run cache knows, removes the old outputs, saves the new
+ones and writes dvc.lock. Replaced are only how the stage's command is run, and how threads wait for DVC's lock. That
+is not part of what DVC promises to keep, so its version is pinned, and tests compare with `dvc repro`.
+"""
+
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Literal
+
+import dvc.stage.run
+from dvc.exceptions import DvcException
+from dvc.lock import Lock
+from dvc.repo import Repo
+from dvc.stage.exceptions import StageCmdFailedError
+from dvc.utils.serialize import load_yaml, modify_yaml
+
+from config.errors import UserError
+
+LOCK_FILE = "dvc.lock"
+
+Outcome = Literal["ran", "restored", "unchanged"]
+# Runs a command of a stage in an environment and returns its exit code.
+RunCommand = Callable[[str, dict[str, str]], int]
+
+_runner: ContextVar[RunCommand] = ContextVar("runner")
+_one_at_a_time = threading.Lock()
+
+
+class StageFailed(UserError):
+    """A stage's command ended with another exit code than 0."""
+
+
+class QueuedLock(Lock):
+    """DVC's lock of the workspace, for which the threads of this process queue, so that only one of them polls it."""
+
+    def lock(self) -> None:
+        _one_at_a_time.acquire()
+        try:
+            super().lock()
+        except BaseException:
+            _one_at_a_time.release()
+            raise
+
+    def unlock(self) -> None:
+        try:
+            super().unlock()
+        finally:
+            _one_at_a_time.release()
+
+
+def run_commands(stage: Any, dry: bool, run_env: dict[str, str] | None) -> None:  # noqa: ARG001  # DVC names it
+    """Stand in for `dvc.stage.run.cmd_run`."""
+    environment = dvc.stage.run.prepare_kwargs(stage, run_env)["env"]
+    for command in dvc.stage.run._enforce_cmd_list(stage.cmd):
+        if code := _runner.get()(command, environment):
+            raise StageCmdFailedError(command, code)
+
+
+dvc.stage.run.cmd_run = run_commands
+
+
+def reproduce(name: str, run_command: RunCommand, force: bool = False) -> Outcome:
+    """Bring stage `name` up to date, whose needs are; force: run it though nothing changed.
+
+    Raises StageFailed when its command fails, UserError for whatever else DVC cannot do, and what `run_command` raises.
+    dvc.lock is then as it was.
+    """
+    ran = False
+
+    def run(command: str, environment: dict[str, str]) -> int:
+        nonlocal ran
+        ran = True
+        return run_command(command, environment)
+
+    token = _runner.set(run)
+    try:
+        with Repo() as repo:
+            repo.lock = QueuedLock(repo.lock.lockfile, wait=True)
+            done = repo.reproduce(name, single_item=True, force=force)
+    except DvcException as error:
+        raise cause(name, error) from None
+    finally:
+        _runner.reset(token)
+    if not done:
+        return "unchanged"
+    return "ran" if ran else "restored"
+
+
+def cause(name: str, error: BaseException) -> BaseException:
+    """Return what lies behind an error that DVC raised: where that is another one of DVC's, as a UserError."""
+    while error.__cause__:
+        error = error.__cause__
+    if isinstance(error, StageCmdFailedError):
+        return StageFailed(f"{name} failed: {error}")
+    return UserError(f"{name}: {error}") if isinstance(error, DvcException) else error
+
+
+def put_in_order(order: list[str], before: list[str]) -> None:
+    """Have dvc.lock list its stages as one `dvc repro` would have written them: those of `before`, then by `order`."""
+    if not Path(LOCK_FILE).exists():
+        return
+    places = {name: place for place, name in enumerate([*before, *(name for name in order if name not in before)])}
+    with Repo() as repo, repo.lock, modify_yaml(LOCK_FILE) as lock:
+        stages = lock.get("stages", {})
+        for name in sorted(stages, key=lambda name: places.get(name, len(places))):
+            stages[name] = stages.pop(name)
+
+
+def locked_stages() -> list[str]:
+    """Return the stages that dvc.lock lists, in its order."""
+    return [*load_yaml(LOCK_FILE).get("stages", {})] if Path(LOCK_FILE).exists() else []

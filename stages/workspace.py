@@ -1,0 +1,61 @@
+"""The claim on a workspace: one run of the graph at a time, be it the flow's or `dvc repro`'s."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from config import paths
+from config.errors import UserError
+
+CLAIM = paths.STAGING / "workspace.lock"
+# Set for the stages that a flow runs, which has claimed the workspace for them: its run's id.
+PIPELINE_RUN = "HEAVISIDE_PIPELINE_RUN"
+# And its process.
+PIPELINE_PROCESS = "HEAVISIDE_PIPELINE_PROCESS"
+
+
+@contextmanager
+def claimed_workspace() -> Iterator[None]:
+    """Have the workspace to oneself; raises UserError, naming who else uses it.
+
+    A stage that `dvc repro` or a person runs shares the claim while it runs (`shared_workspace`), so that it is seen.
+    """
+    with claim(fcntl.LOCK_EX, "Wait until it has finished, or stop it."):
+        yield
+
+
+@contextmanager
+def shared_workspace() -> Iterator[None]:
+    """Use the workspace beside others that do so, but not beside a flow that has claimed it and did not start us."""
+    if PIPELINE_RUN in os.environ:
+        yield
+        return
+    with claim(fcntl.LOCK_SH, "Its stages would be mixed with yours: wait until it has finished, or stop it."):
+        yield
+
+
+@contextmanager
+def claim(kind: int, remedy: str) -> Iterator[None]:
+    CLAIM.parent.mkdir(exist_ok=True)
+    with CLAIM.open("a") as file:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"this workspace is in use by {users()}. {remedy}") from None
+        yield
+
+
+def users() -> str:
+    """Return the other processes that have the claim's file open, in words."""
+    path = str(CLAIM.resolve())
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        try:
+            if process.pid != os.getpid() and any(file.path == path for file in process.open_files()):
+                found.append(f"process {process.pid} ({' '.join(process.info['cmdline'][-4:])})")
+        except psutil.Error:
+            continue
+    return " and ".join(found) or "another process"

@@ -1,0 +1,187 @@
+"""What the Prefect UI does, over its REST API: a real server and worker run the deployments or refuse to."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from conftest import DVC, ROOT, make_repository
+from ruamel.yaml import YAML
+
+from config.params import load_params
+from flows.server import free_port
+
+pytestmark = pytest.mark.xdist_group("deployments")
+
+DEPLOYMENTS = {
+    "pipeline": "pipeline/pipeline",
+    "train": "train model/train",
+    "retrain": "retrain/retrain",
+    "smoke": "smoke/smoke",
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, settings) -> Path:
+    """A workspace after a `pipeline`, whose own server the fixture `ui` starts."""
+    folder = make_repository(
+        tmp_path_factory.mktemp("deployments") / "with a space", settings, [sys.executable, "-m", "flows.pipeline"]
+    )
+    (folder / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(settings) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if name != "PREFECT_API_URL"}
+
+
+@pytest.fixture(scope="module")
+def ui(workspace, environment) -> Iterator[str]:
+    """The address of the API of a running `python -m flows.ui`, which leaves no process behind."""
+    port = free_port()
+    command = [sys.executable, "-m", "flows.ui", "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=workspace, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in process.stdout:
+        if line.startswith("Prefect UI:"):
+            break
+    assert process.poll() is None
+    children = psutil.Process(process.pid).children(recursive=True)
+    yield f"http://127.0.0.1:{port}/api"
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    assert process.returncode == 130
+    assert not psutil.wait_procs(children, timeout=30)[1]
+
+
+@pytest.fixture
+def dvc(workspace, environment) -> Callable[..., str]:
+    """Run DVC in the workspace and return what it prints."""
+
+    def run(*words: str) -> str:
+        command = [*DVC, *words]
+        return subprocess.run(
+            command, cwd=workspace, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    return run
+
+
+def deployment(ui: str, name: str) -> dict:
+    return httpx.get(f"{ui}/deployments/name/{DEPLOYMENTS[name]}").json()
+
+
+def start(ui: str, name: str, **parameters: object) -> httpx.Response:
+    address = f"{ui}/deployments/{deployment(ui, name)['id']}/create_flow_run"
+    return httpx.post(address, json={"parameters": parameters, "state": {"type": "SCHEDULED"}}, timeout=30)
+
+
+def ended(ui: str, response: httpx.Response, seconds: float = 600) -> dict:
+    """Return a run when it has ended; a test waits at most so long."""
+    assert response.status_code == 201, response.text
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        run = httpx.get(f"{ui}/flow_runs/{response.json()['id']}", timeout=30).json()
+        if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            return run
+        time.sleep(0.5)
+    raise AssertionError(run["state"])
+
+
+def logs(ui: str, run: dict) -> str:
+    query = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+    return "\n".join(entry["message"] for entry in httpx.post(f"{ui}/logs/filter", json=query).json())
+
+
+def test_the_models_are_offered_as_choices(ui, workspace):
+    model = deployment(ui, "train")["parameter_openapi_schema"]["properties"]["model"]
+    assert model["enum"] == [*load_params(workspace / "params.yaml").models]
+
+
+def test_the_nightly_schedule_is_there_and_paused(ui):
+    [schedule] = deployment(ui, "retrain")["schedules"]
+    assert schedule["schedule"]["cron"] == "0 3 * * *"
+    assert schedule["active"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "told"),
+    [
+        ("train", {"model": "no_such_model"}, "'no_such_model' is not one of"),
+        ("train", {"model": "iris_mlp", "epochs": 0}, "0 is less than the minimum of 1"),
+        ("train", {"model": "iris_mlp", "epochs": "many"}, "many"),
+        ("train", {}, "'model' is a required property"),
+        ("train", {"model": "iris_mlp", "epoch": 3}, "'epoch' was unexpected"),
+        ("pipeline", {"jobs": 0}, "0 is less than the minimum of 1"),
+        ("pipeline", {"target": ["report"]}, "'target' was unexpected"),
+        ("smoke", {"epochs": 11}, "11 is greater than the maximum of 10"),
+    ],
+)
+def test_a_bad_or_unknown_parameter_is_refused_before_the_run_with_the_reason(ui, name, parameters, told):
+    response = start(ui, name, **parameters)
+    assert 400 <= response.status_code < 500
+    assert told in response.text
+
+
+def test_a_model_trained_from_the_ui_goes_through_dvc(ui, dvc):
+    run = ended(ui, start(ui, "train", model="iris_perceptron", force=True))
+    assert run["state"]["type"] == "COMPLETED", logs(ui, run)
+    assert run["name"] == "train-iris_perceptron"
+    assert "up to date" in dvc("status", "train@iris_perceptron")
+
+
+def test_other_epochs_are_an_experiment(ui, workspace, dvc):
+    run = ended(ui, start(ui, "train", model="iris_perceptron", epochs=3))
+    assert run["state"]["type"] == "COMPLETED", logs(ui, run)
+    assert "dvc exp show" in logs(ui, run)
+    assert len(dvc("exp", "list", "--name-only").split()) == 1
+    assert json.loads((workspace / "artifacts/iris_perceptron/metrics.json").read_text())["epochs"] == 1
+
+
+def test_two_runs_started_at_once_run_one_after_the_other(ui):
+    both = [start(ui, "train", model=model, force=True) for model in ("iris_perceptron", "linear_neuron")]
+    first, second = sorted((ended(ui, response) for response in both), key=lambda run: run["start_time"])
+    assert first["state"]["type"] == second["state"]["type"] == "COMPLETED"
+    assert first["end_time"] <= second["start_time"]
+
+
+def test_an_unknown_target_fails_the_run_with_the_names(ui):
+    run = ended(ui, start(ui, "pipeline", targets=["train@nothing"]))
+    assert run["state"]["type"] == "FAILED"
+    assert "unknown stage 'train@nothing'" in run["state"]["message"]
+
+
+def test_the_run_shows_its_figures(ui):
+    run = ended(ui, start(ui, "pipeline"))
+    assert run["state"]["type"] == "COMPLETED"
+    query = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    [figures] = httpx.post(f"{ui}/artifacts/filter", json=query).json()
+    assert "| housing_mlp | sample | " in figures["data"]
+    assert "reports/index.html" in figures["data"]
+
+
+def test_smoke_runs_the_whole_graph_on_the_sample_beside_the_workspace(ui, workspace):
+    before = (workspace / "dvc.lock").read_bytes()
+    run = ended(ui, start(ui, "smoke"))
+    assert run["state"]["type"] == "COMPLETED", logs(ui, run)
+    stages = YAML(typ="safe").load(workspace / ".smoke/dvc.lock")["stages"]
+    assert stages.keys() == YAML(typ="safe").load(before)["stages"].keys()
+    assert (workspace / ".smoke/reports/index.html").exists()
+    assert (workspace / "dvc.lock").read_bytes() == before
+
+
+def test_a_taken_port_is_named(ui, workspace, environment):
+    port = ui.rpartition(":")[2].partition("/")[0]
+    command = [sys.executable, "-m", "flows.ui", "--port", port]
+    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"port {port} is not to be had" in done.stderr
+    assert "Traceback" not in done.stderr

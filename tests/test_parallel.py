@@ -1,0 +1,374 @@
+"""The pipeline flow over the real DVC: the same dvc.lock as `dvc repro`, and nothing lost or left, whatever happens."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import httpx
+import psutil
+import pytest
+from conftest import DVC, edit_params, make_repository
+from distributed import Client
+from moto.server import ThreadedMotoServer
+from ruamel.yaml import YAML
+
+from flows.server import free_port
+
+pytestmark = pytest.mark.xdist_group("parallel")
+
+PIPELINE = [sys.executable, "-m", "flows.pipeline"]
+# What holds dates, durations or random names: their checksums differ from run to run.
+UNSTABLE = re.compile(r"artifacts(/.*(model\.keras|saved_model|run\.json))?|reports/.*")
+LONG = 100_000  # epochs that no test waits for
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, settings) -> Path:
+    """A git and DVC repository after one run of the pipeline flow."""
+    return make_repository(tmp_path_factory.mktemp("parallel") / "with a space", settings, PIPELINE)
+
+
+@pytest.fixture
+def run(finished, settings, monkeypatch) -> Iterator[Callable[..., subprocess.CompletedProcess]]:
+    monkeypatch.chdir(finished)
+
+    def run(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(words, cwd=finished, env=settings, capture_output=True, text=True, check=False)
+
+    yield run
+    run("git", "checkout", "--quiet", ".")
+    run(*DVC, "checkout", "--force", "--quiet")
+
+
+@pytest.fixture
+def started(run, finished, settings) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start the pipeline with a long training of fashion_mlp, and wait until that has begun its epochs."""
+    processes = []
+
+    def start(*words: str) -> subprocess.Popen:
+        edit_params(finished, models__fashion_mlp__fit__epochs=LONG)
+        process = subprocess.Popen(
+            [*PIPELINE, *words],
+            cwd=finished,
+            env=settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        processes.append(process)
+        process.seen = []
+        for line in process.stdout:
+            process.seen.append(line)
+            if line.startswith("train@fashion_mlp epoch"):
+                return process
+        raise AssertionError("".join(process.seen))
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def rest_of(process: subprocess.Popen) -> str:
+    return "".join(process.seen) + process.communicate(timeout=120)[0]
+
+
+def descendants(process: subprocess.Popen) -> list[psutil.Process]:
+    """Return what the flow started, without the resource tracker's and the keeper's short afterlife being an issue."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def stage_processes(process: subprocess.Popen) -> list[psutil.Process]:
+    """Return the forks that run a stage: the heads of sessions that are not the flow's."""
+    return [child for child in descendants(process) if os.getsid(child.pid) == child.pid]
+
+
+def none_left(processes: list[psutil.Process]) -> bool:
+    return not psutil.wait_procs(processes, timeout=40)[1]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def stable(lock: Path) -> list:
+    """Return what dvc.lock says, in its order, without the checksums that differ from run to run."""
+
+    def plain(entry: dict) -> tuple:
+        return tuple(entry.items()) if not UNSTABLE.fullmatch(entry["path"]) else entry["path"]
+
+    rows = []
+    for name, stage in YAML(typ="safe").load(lock)["stages"].items():
+        files = [[plain(entry) for entry in stage.get(kind, [])] for kind in ("deps", "outs")]
+        rows.append((name, stage["cmd"], str(stage.get("params")), *files))
+    return rows
+
+
+def test_dvc_lock_and_all_metrics_are_those_of_dvc_repro(finished, repo):
+    assert stable(finished / "dvc.lock") == stable(repo / "dvc.lock")
+    metrics = sorted(path.relative_to(repo) for path in repo.glob("artifacts/**/metrics.json"))
+    assert len(metrics) > 8
+    for path in metrics:
+        assert (finished / path).read_bytes() == (repo / path).read_bytes()
+
+
+def test_afterwards_dvc_has_nothing_to_do(run):
+    assert "up to date" in run(*DVC, "status").stdout
+    assert "Running stage" not in run(*DVC, "repro").stdout
+
+
+def test_after_dvc_repro_the_pipeline_has_nothing_to_do(repo, settings):
+    done = subprocess.run(PIPELINE, cwd=repo, env=settings, capture_output=True, text=True, check=False)
+    stages = len(YAML(typ="safe").load(repo / "dvc.lock")["stages"])
+    assert done.stdout == f"{stages} stages: {stages} unchanged.\n", done.stderr
+
+
+def test_the_log_tells_of_every_stage(finished):
+    log = (finished / "run.log").read_text()
+    stages = [*YAML(typ="safe").load(finished / "dvc.lock")["stages"]]
+    for stage in stages:
+        assert f"\n{stage} ran in" in f"\n{log}"
+    assert f"{len(stages)} stages: {len(stages)} ran" in log
+    assert "train@housing_mlp epoch 1/1  loss" in log
+
+
+def test_every_stage_is_a_task_of_the_run_and_its_flow_a_subflow(run, api_url):
+    edit_params(Path(), models__iris_perceptron__fit__epochs=2)
+    assert run(*PIPELINE, "train@iris_perceptron").returncode == 0
+
+    def ask(what: str, **query: object) -> list[dict]:
+        return httpx.post(f"{api_url}/{what}/filter", json=query).json()
+
+    query = {"flow_runs": {"name": {"any_": ["train-iris_perceptron"]}}, "sort": "START_TIME_DESC"}
+    subflow = ask("flow_runs", **query)[0]
+    parent = httpx.get(f"{api_url}/task_runs/{subflow['parent_task_run_id']}").json()["flow_run_id"]
+    states = {task["name"]: task["state_name"] for task in ask("task_runs", flow_runs={"id": {"any_": [parent]}})}
+    assert states["train@iris_perceptron"] == "Completed"
+    assert states["prepare@iris"] == "Unchanged"
+
+
+def test_deleted_outputs_come_back_from_the_cache(run):
+    shutil.rmtree("artifacts/iris_perceptron")
+    done = run(*PIPELINE)
+    assert "train@iris_perceptron restored" in done.stderr
+    assert "1 restored" in done.stderr
+    assert Path("artifacts/iris_perceptron/metrics.json").exists()
+
+
+def test_force_runs_the_targets_and_what_they_need(run):
+    done = run(*PIPELINE, "--force", "train@iris_mlp")
+    assert re.findall(r"^(\S+) ran in", done.stderr, re.M) == ["ingest@iris", "prepare@iris", "train@iris_mlp"]
+
+
+def test_dry_says_what_would_run_and_runs_nothing(run):
+    edit_params(Path(), models__iris_mlp__fit__epochs=3)
+    before = contents(Path("artifacts"))
+    planned = ["train@iris_mlp: changed", "report: if train@iris_mlp ends with other outputs"]
+    assert run(*PIPELINE, "--dry").stdout.splitlines() == planned
+    assert contents(Path("artifacts")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train@iris"], "unknown stage 'train@iris'. Did you mean 'train@iris_mlp'?"),
+        (["--set", "models.iris_mlp.fit.epoch=3"], "--set models.iris_mlp.fit.epoch=3: expected KEY=VALUE"),
+        (["--set", "models.iris_mlp.fit.epochs=0"], "models.iris_mlp.fit.epochs: Input should be greater than 0"),
+        (["--jobs", "0"], "--jobs must be from 1 to 256, got 0"),
+    ],
+)
+def test_a_mistake_is_told_in_one_message_and_changes_nothing(run, words, told):
+    done = run(*PIPELINE, *words)
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run("git", "status", "--porcelain").stdout == ""
+
+
+def test_a_failing_stage_leaves_its_siblings_done_and_the_lock_without_it(run):
+    before = YAML(typ="safe").load(Path("dvc.lock"))["stages"]
+    kept = contents(Path("artifacts/linear_neuron"))
+    edit_params(
+        Path(),
+        models__linear_neuron__compile__learning_rate=1e30,
+        models__linear_neuron__fit__epochs=50,
+        models__iris_mlp__fit__epochs=3,
+    )
+    done = run(*PIPELINE)
+    assert done.returncode == 1
+    assert "train@linear_neuron failed. " in done.stderr
+    assert "training diverged" in done.stderr
+    assert "report not run" in done.stderr
+    assert "Traceback" not in done.stderr
+    after = YAML(typ="safe").load(Path("dvc.lock"))["stages"]
+    assert after["train@linear_neuron"] == before["train@linear_neuron"]
+    assert after["report"] == before["report"]
+    assert after["train@iris_mlp"] != before["train@iris_mlp"]
+    assert json.loads(Path("artifacts/iris_mlp/metrics.json").read_text())["epochs"] == 3
+    assert contents(Path("artifacts/linear_neuron")) == kept
+
+
+def test_an_experiment_is_saved_and_leaves_the_workspace_as_it_was(run):
+    before = contents(Path("artifacts")) | contents(Path("reports"))
+    done = run(*PIPELINE, "--set", "models.iris_mlp.fit.epochs=4")
+    assert done.returncode == 0, done.stderr
+    assert run("git", "status", "--porcelain").stdout == ""
+    assert contents(Path("artifacts")) | contents(Path("reports")) == before
+    assert "up to date" in run(*DVC, "status").stdout
+    [name] = run(*DVC, "exp", "list", "--name-only").stdout.split()
+    assert run(*DVC, "exp", "apply", name).returncode == 0
+    assert json.loads(Path("artifacts/iris_mlp/metrics.json").read_text())["epochs"] == 4
+    run(*DVC, "exp", "remove", name)
+
+
+def test_a_worker_that_is_killed_fails_its_stage_alone(started, finished):
+    edit_params(finished, models__iris_mlp__fit__epochs=5)
+    process = started()
+    while "train@iris_mlp ran" not in "".join(process.seen):
+        process.seen.append(process.stdout.readline())
+    [worker] = stage_processes(process)
+    worker.kill()
+    told = rest_of(process)
+    assert process.returncode == 1
+    assert "train@fashion_mlp failed" in told
+    assert "1 failed" in told
+    assert json.loads((finished / "artifacts/iris_mlp/metrics.json").read_text())["epochs"] == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_puts_back_what_was_running_and_leaves_no_process(started, run, number):
+    before = contents(Path("artifacts/fashion_mlp"))
+    process = started()
+    left = descendants(process)
+    process.send_signal(number)
+    told = rest_of(process)
+    assert process.returncode == 130
+    assert "interrupted" in told
+    assert "train@fashion_mlp interrupted" in told
+    assert "Traceback" not in told
+    assert none_left(left)
+    assert contents(Path("artifacts/fashion_mlp")) == before
+
+
+def test_a_killed_run_leaves_no_process_and_no_lock(started, run):
+    process = started()
+    left = descendants(process)
+    assert len(stage_processes(process)) == 1
+    process.kill()
+    assert none_left(left)
+    run("git", "checkout", "--quiet", "params.yaml")
+    done = run(*PIPELINE)
+    assert done.returncode == 0, done.stderr
+    assert "up to date" in run(*DVC, "status").stdout
+
+
+def test_two_runs_never_mix(started, run):
+    process = started()
+    for command in (PIPELINE, [*PIPELINE, "--force", "ingest@line"]):
+        done = run(*command)
+        assert done.returncode == 1
+        assert f"this workspace is in use by process {process.pid}" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = run(*DVC, "repro", "--force", "-s", "ingest@line")
+    assert done.returncode != 0
+    assert f"this workspace is in use by process {process.pid}" in done.stderr
+    assert Path("data/raw/line.parquet").exists()
+
+
+def test_a_running_dvc_repro_is_seen(run, finished, settings):
+    edit_params(finished, models__fashion_mlp__fit__epochs=LONG)
+    repro = subprocess.Popen(
+        [*DVC, "repro", "-s", "train@fashion_mlp"],
+        cwd=finished,
+        env=settings,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        for line in repro.stderr:
+            if "epoch" in line:
+                break
+        done = run(*PIPELINE)
+        assert done.returncode == 1
+        assert re.search(r"this workspace is in use by process \d+ \(.*flows\.train fashion_mlp\)", done.stderr)
+    finally:
+        os.killpg(repro.pid, signal.SIGINT)
+        repro.communicate(timeout=60)
+
+
+@pytest.fixture
+def cluster(finished, settings, tmp_path) -> Iterator[str]:
+    """The address of a Dask scheduler with two workers, each a process that may run one thread."""
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    quiet = {"cwd": finished, "env": settings, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
+    processes = [subprocess.Popen([*scheduler, "--no-dashboard"], **quiet)]
+    for name in ("one", "two"):
+        words = ["--nthreads", "1", "--resources", "threads=1", "--local-directory", str(tmp_path / name)]
+        processes.append(subprocess.Popen([*worker, *words], **quiet))
+    with Client(address, timeout=30) as client:
+        client.wait_for_workers(2, timeout=60)
+    yield address
+    for process in processes:
+        process.terminate()
+        process.wait()
+
+
+def test_stages_run_on_a_dask_cluster_that_shares_the_workspace(run, cluster):
+    edit_params(Path(), seed=43)
+    done = run(*PIPELINE, "--runner", "dask", "--address", cluster, "train@iris_mlp", "train@linear_neuron")
+    assert done.returncode == 0, done.stderr
+    assert "train@iris_mlp epoch 1/1  accuracy" in done.stderr
+    assert "2 ran" in done.stderr
+    assert "up to date" in run(*DVC, "status", "train@iris_mlp", "train@linear_neuron").stdout
+    assert json.loads(Path("artifacts/iris_mlp/metrics.json").read_text())["seed"] == 43
+
+
+def test_a_cluster_that_does_not_answer_is_named(run):
+    edit_params(Path(), seed=43)
+    done = run(*PIPELINE, "--runner", "dask", "--address", "tcp://127.0.0.1:9", "train@iris_mlp")
+    assert done.returncode == 1
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
+
+
+@pytest.fixture
+def s3(finished, settings) -> Iterator[None]:
+    """A remote of the repository, on a real S3 server on this machine."""
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": "any", "aws_secret_access_key": "any"}
+    boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(Bucket="store")
+    for words in (
+        ["remote", "add", "--force", "--default", "store", "s3://store/cache"],
+        ["remote", "modify", "store", "endpointurl", address],
+        ["remote", "modify", "store", "access_key_id", "any"],
+        ["remote", "modify", "store", "secret_access_key", "any"],
+    ):
+        subprocess.run([*DVC, *words], cwd=finished, env=settings, check=True, capture_output=True)
+    yield
+    server.stop()
+
+
+def test_another_clone_gets_the_results_from_s3_and_has_nothing_to_do(run, s3, finished, settings, tmp_path):
+    pushed = run(*DVC, "push", "--run-cache")
+    assert pushed.returncode == 0, pushed.stderr
+    run("git", "commit", "--quiet", "--all", "-m", "the remote")
+    clone = tmp_path / "another machine"
+    subprocess.run(["git", "clone", "--quiet", finished, clone], check=True)
+    for words in ([*DVC, "pull"], PIPELINE):
+        done = subprocess.run(words, cwd=clone, env=settings, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "unchanged." in done.stdout
+    assert (clone / "artifacts/iris_mlp/model.keras").exists()

@@ -1,0 +1,106 @@
+"""The ready queue: whatever the graph, machine and failures, each stage starts once, when there is room for it."""
+
+import threading
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.graph import Plan
+from stages.machine import Machine
+from stages.queue import Needs, drive
+
+
+class Future:
+    """Ends when its `end` is called."""
+
+    def __init__(self) -> None:
+        self.called = threading.Event()
+
+    def add_done_callback(self, function) -> None:
+        self.function = function
+        self.called.set()
+
+    def end(self) -> None:
+        self.called.wait()
+        self.function(self)
+
+
+@st.composite
+def runs(draw):
+    """Draw a plan, in which a stage needs some of those before it, a machine, needs, and the stages that fail."""
+    names = [f"stage{number}" for number in range(draw(st.integers(1, 12)))]
+    above = {name: names[:place] for place, name in enumerate(names)}
+    needed = {name: sorted(draw(st.sets(st.sampled_from(few)))) if few else [] for name, few in above.items()}
+    plan = Plan(names, needed, set(names))
+    gpus = tuple(str(number) for number in range(draw(st.integers(0, 2))))
+    machine = Machine(draw(st.integers(1, 4)), gpus, draw(st.integers(1, 4)))
+    needs = {name: Needs(draw(st.integers(1, 6)), draw(st.booleans())) for name in names}
+    return plan, machine, needs, draw(st.sets(st.sampled_from(names))), draw(st.randoms())
+
+
+@settings(deadline=None)
+@given(runs())
+def test_every_stage_starts_once_when_it_may_and_where_there_is_room(run):
+    plan, machine, needs, failing, rng = run
+    started, running, endings = {}, {}, {}
+    changed = threading.Condition()
+
+    def start(chosen):
+        with changed:
+            assert chosen.stage not in started
+            assert set(plan.needs[chosen.stage]) <= set(endings)
+            bad = {need for need in plan.needs[chosen.stage] if endings[need] != "ran"}
+            assert set(chosen.blocked_by) == bad
+            started[chosen.stage] = chosen
+            running[chosen.stage] = future = Future()
+            assert len(running) <= machine.jobs
+            assert sum(min(needs[stage].threads, machine.threads) for stage in running) <= machine.threads
+            gpus = [started[stage].gpu for stage in running if started[stage].gpu is not None]
+            assert len(gpus) == len(set(gpus))
+            assert set(gpus) <= set(machine.gpus)
+            if machine.gpus and needs[chosen.stage].gpu and not chosen.blocked_by:
+                assert chosen.gpu is not None
+            changed.notify()
+        return future
+
+    def ending(stage, future):
+        if started[stage].blocked_by:
+            return "not run"
+        return "failed" if stage in failing else "ran"
+
+    def end_some() -> None:
+        for _ in plan.order:
+            with changed:
+                changed.wait_for(lambda: running)
+                stage = rng.choice(sorted(running))
+                future = running.pop(stage)
+                endings[stage] = ending(stage, future)
+            future.end()
+
+    ender = threading.Thread(target=end_some, daemon=True)
+    ender.start()
+    result = drive(plan, machine, needs, start, ending)
+    assert set(started) == set(plan.order)
+    below_failure = {name for name in plan.order if plan.behind(name) & failing}
+    assert {name for name, end in result.items() if end == "not run"} == below_failure
+    assert {name for name, end in result.items() if end == "failed"} == failing - below_failure
+
+
+def test_a_stage_that_needs_nothing_more_does_not_wait_for_its_elders():
+    plan = Plan(["slow", "quick", "after quick"], {"slow": [], "quick": [], "after quick": ["quick"]}, set())
+    futures, order = {}, []
+
+    def start(chosen):
+        order.append(chosen.stage)
+        futures[chosen.stage] = Future()
+        return futures[chosen.stage]
+
+    needs = {name: Needs(1, False) for name in plan.order}
+    runner = threading.Thread(target=drive, args=(plan, Machine(2, (), 2), needs, start, lambda *_: "ran"), daemon=True)
+    runner.start()
+    for stage in ("quick", "after quick", "slow"):
+        while stage not in futures:
+            pass
+        futures[stage].end()
+    runner.join()
+    assert order == ["slow", "quick", "after quick"]
