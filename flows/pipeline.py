@@ -239,7 +239,8 @@ def main() -> int:
     prepare_process()
     with telling_mistakes(INTERRUPTED):
         load_params()
-        plan = read_plan(given.targets)
+        with claimed_workspace():
+            plan = read_plan(given.targets)
         if given.dry:
             show_plan(plan, given.force)
             return 0
