@@ -1,7 +1,7 @@
 """An experiment: other values of some parameters for one run, saved by DVC, which leaves the workspace as it was."""
 
-import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +10,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import NoSCM
 from dvc.utils.hydra import apply_overrides
+from prefect import get_run_logger
 
 from config import paths
 from config.errors import UserError
@@ -18,8 +19,6 @@ from stages.reproduce import LOCK_FILE
 
 # Holds, while an experiment runs, the files that it changes as they were.
 BEFORE = paths.STAGING / "before-experiment"
-
-logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -47,7 +46,9 @@ def experiment(settings: list[str]) -> Iterator[None]:
             except DvcException as error:
                 raise UserError(f"DVC cannot save the experiment: {error}") from None
             name = repo.experiments.get_exact_name([revision])[revision] if revision else None
-        logger.info("Saved as experiment %s: `dvc exp show` lists it, `dvc exp apply %s` takes it over.", name, name)
+        told = f"Saved as experiment {name}: `dvc exp show` lists it, `dvc exp apply {name}` takes it over."
+        get_run_logger().info(told)
+        print(told, file=sys.stderr)  # the command line keeps the log off the terminal
     finally:
         put_back()
 

@@ -228,6 +228,7 @@ def test_an_experiment_is_saved_and_leaves_the_workspace_as_it_was(run):
     assert contents(Path("artifacts")) | contents(Path("reports")) == before
     assert "up to date" in run(*DVC, "status").stdout
     [name] = run(*DVC, "exp", "list", "--name-only").stdout.split()
+    assert f"Saved as experiment {name}" in done.stderr
     assert run(*DVC, "exp", "apply", name).returncode == 0
     assert json.loads(Path("artifacts/iris_mlp/metrics.json").read_text())["epochs"] == 4
     run(*DVC, "exp", "remove", name)
