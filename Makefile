@@ -8,6 +8,9 @@ export PYTHONNOUSERSITE := 1
 
 READY := .venv/.ready
 
+# Bytecode is compiled once, here, for every stage is a process of its own, and where Python may not write it
+# (PYTHONDONTWRITEBYTECODE, an image that is read-only) each would compile Prefect and TensorFlow anew, for seconds.
+
 # Python runs this line at its start, so that `.venv/bin/dvc repro` finds the stages' `python` without activation.
 VENV_FIRST := import os, sys; os.environ["PATH"] = os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", "")])
 
@@ -20,7 +23,7 @@ $(READY): requirements.lock Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, %s is %d.%d: make PYTHON=python3.11 ..." % (sys.executable, *v))'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/python -m uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/python -m uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
 	@echo '$(VENV_FIRST)' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv_first.pth"
 	@touch $@
 
