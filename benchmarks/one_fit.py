@@ -3,8 +3,9 @@
     python -m benchmarks.one_fit MODEL WAY EPOCHS ROWS
 
 Ways: `notes`, the notes' own `model.fit` on NumPy arrays; `keras`, the same with the best of Keras' own settings;
-`ours`, what the pipeline does; `ours_exact`, in float32; `loop`, the pipeline's batches by Keras' own loop; `gpu`, as
-`ours`, on the GPU; the others are on the processor.
+`ours`, what the pipeline does; `ours_exact`, in float32; `loop`, the pipeline's batches by Keras' own loop; `nudged`,
+with its bits, but one number of one train row greater by the least that float32 can be; `gpu`, as `ours`, on the GPU;
+the others are on the processor.
 ROWS: of the train split, 0 for all; more than there are repeat them.
 """
 
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -92,10 +94,24 @@ WAYS: dict[str, Callable[..., Figures]] = {
     "ours_exact": partial(fit_as_pipeline, precision="float32"),
     "gpu": fit_as_pipeline,
     "loop": partial(fit_as_pipeline, precision="float32", execution="batches"),
+    "nudged": partial(fit_as_pipeline, precision="float32", execution="graph"),
 }
 
 
 PEERS = ("notes", "keras")  # they leave the threads to TensorFlow
+
+
+def nudge(train: Examples) -> Examples:
+    """Return the rows with the greatest number of the first one's first input made greater by a unit in its last place.
+
+    How far the figures then part tells what a difference between two ways to round means.
+    """
+    name, values = next(iter(train.inputs.items()))
+    moved = values.copy()
+    numbers = moved[0].reshape(-1)  # a view
+    greatest = numbers.argmax()
+    numbers[greatest] = np.nextafter(numbers[greatest], np.float32(np.inf))
+    return replace(train, inputs={**train.inputs, name: moved})
 
 
 def measure(params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, way: str) -> dict:
@@ -123,6 +139,8 @@ def main() -> None:
     train, valid = read_examples(recipe, "train"), read_examples(recipe, "valid")
     if rows:
         train = train.take(np.arange(rows) % train.rows)
+    if way == "nudged":
+        train = nudge(train)
     print(json.dumps({"rows": train.rows, "multiply_adds": multiply_adds(recipe, train)}), flush=True)
     for _ in sys.stdin:
         print(json.dumps(measure(params, name, recipe, train, valid, way)), flush=True)
