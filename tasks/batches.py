@@ -25,7 +25,7 @@ WINDOW_GROUPS = 8
 # Rows of a batch from which nothing is learnt; divides GROUP_ROWS.
 BATCH_ROWS = 1024
 # Rows of a training's next call are handed over in blocks of about this many bytes.
-BLOCK_BYTES = 8 * 2**20
+BLOCK_BYTES = 16 * 2**20
 
 
 class EpochOrder(keras.callbacks.Callback):
