@@ -12,12 +12,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NoReturn
 from uuid import UUID
 
-import psutil
 from prefect import Flow, get_client
 from prefect.context import hydrated_context
 from prefect.exceptions import TerminationSignal
@@ -26,12 +26,13 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
 
 from config.errors import UserError
 from config.params import load_params
-from flows.server import prefect_server
+from flows.server import is_alive, prefect_server
 from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN, shared_workspace
 
 # Read by TensorFlow, Keras and Arrow when they are imported. KERAS_HOME: no keras.json of the user's changes a result.
 # jemalloc keeps less of what streaming frees than Arrow's default.
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": ".keras", "ARROW_DEFAULT_MEMORY_POOL": "jemalloc"}
+LOOK_SECONDS = 0.5  # between two looks whether the pipeline's process lives
 
 
 def run(flow: Flow) -> NoReturn:
@@ -91,8 +92,8 @@ def parent_run(flow: Flow) -> Iterator[None]:
 
 def end_with(pid: int) -> None:
     """Kill this process, and those that it started, when process `pid` has ended."""
-    with suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait()
+    while is_alive(pid):
+        time.sleep(LOOK_SECONDS)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

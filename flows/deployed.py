@@ -16,9 +16,9 @@ from config import paths
 from config.errors import UserError
 from config.params import load_params
 from flows.demo import make_workspace
-from flows.pipeline import RUNNER, run_graph, stage_environment
-from stages.experiment import experiment
-from stages.workspace import claimed_workspace
+from flows.pipeline import RUNNER, run_environment, run_graph
+from stages.experiment import experiment, own_workspace
+from stages.workspace import PIPELINE_PROCESS
 
 SMOKE = Path(".smoke")
 MOST_EPOCHS = 10_000
@@ -38,8 +38,9 @@ def train_model(model: Model, epochs: Epochs | None = None, force: bool = False)
     it over, and the workspace is left as it was.
     """
     settings = [f"models.{model}.fit.epochs={epochs}"] if epochs else []
-    with claimed_workspace(), experiment(settings):
-        run_graph([f"train@{model}"], force)
+    targets = [f"train@{model}"]
+    with own_workspace(), experiment(settings, targets):
+        run_graph(targets, force)
 
 
 @flow(name="retrain", task_runner=RUNNER)
@@ -48,7 +49,7 @@ def retrain(force: bool = False) -> None:
 
     The same data, code and parameters give the same models, so that nothing is trained without a reason.
     """
-    with claimed_workspace():
+    with own_workspace():
         run_graph(["ingest"], True)
         run_graph([], force)
 
@@ -57,9 +58,9 @@ def retrain(force: bool = False) -> None:
 def smoke(epochs: Annotated[int, Field(ge=1, le=10)] = 1) -> None:
     """Run the whole graph on the built-in sample, in the folder .smoke/ of its own; no network is needed."""
     make_workspace(SMOKE, epochs)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.pipeline", "--force"], cwd=SMOKE, env={**os.environ, **stage_environment(None)}
-    )
+    environment = {**os.environ, **run_environment(), PIPELINE_PROCESS: str(os.getpid())}
+    command = [sys.executable, "-m", "flows.pipeline", "--force"]
+    process = subprocess.Popen(command, cwd=SMOKE, env=environment, start_new_session=True)
     try:
         code = process.wait()
     finally:

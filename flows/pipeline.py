@@ -4,13 +4,18 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -27,19 +32,25 @@ from config.errors import UserError
 from config.params import Params, load_params
 from flows.command_line import parent_run, prepare_process, reporting, set_environment, telling_mistakes
 from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
-from stages.experiment import experiment
-from stages.graph import Plan, read_plan
+from stages.experiment import experiment, own_workspace
+from stages.graph import Plan, read_plan, target_names
+from stages.lockfile import locked_stages, put_in_order
 from stages.machine import Machine, takes_gpu, this_machine, threads_of
 from stages.processes import Emit, Stopped, import_ahead, open_processes, run, stop
 from stages.progress import Progress, show_progress, summary
 from stages.queue import DONE, Ending, Needs, Start, drive
-from stages.reproduce import locked_stages, put_in_order, reproduce
-from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN, claimed_workspace
+from stages.reproduce import reproduce
+from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN
 
 MOST_JOBS = 256
 INTERRUPTED = "interrupted. What was done until then is recorded; the stages that were running are as they were before."
 
 Runner = Literal["local", "dask"]
+if TYPE_CHECKING:
+    Target = str
+else:  # the choices that the UI offers
+    Target = Literal[tuple(target_names(Path(__file__).parents[1]))]
+Setting = Annotated[str, Field(pattern=r"^[+~]?[\w.]+(=.*)?$")]
 Jobs = Annotated[int, Field(ge=1, le=MOST_JOBS, description="the most stages at once")]
 
 
@@ -53,10 +64,10 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=MOST_JOBS)
 
 @flow(name="pipeline", task_runner=RUNNER)
 def pipeline(
-    targets: list[str] | None = None,
+    targets: list[Target] | None = None,
     force: bool = False,
     jobs: Jobs | None = None,
-    settings: list[str] | None = None,
+    settings: list[Setting] | None = None,
     runner: Runner = "local",
     address: str | None = None,
 ) -> None:
@@ -66,7 +77,7 @@ def pipeline(
     settings: other parameters for this run, such as models.iris_mlp.fit.epochs=9, which makes it a DVC experiment.
     runner: where the stages run: on this machine, or on the Dask cluster whose scheduler has `address`.
     """
-    with claimed_workspace(), experiment(settings or []):
+    with own_workspace(), experiment(settings or [], targets or []):
         run_graph(targets or [], force, jobs, runner, address)
 
 
@@ -77,10 +88,10 @@ def run_graph(
     set_environment()
     params = load_params()
     plan, before = read_plan(targets), locked_stages()
-    needs = {stage: Needs(threads_of(stage, params), takes_gpu(stage)) for stage in plan.order}
     endings: dict[str, Ending] = {}
     futures: dict[str, PrefectFuture] = {}
     with show_progress(len(plan.order)) as progress, open_host(runner, address, params, jobs) as host:
+        needs = {stage: Needs(threads_of(stage, params, host.machine), takes_gpu(stage)) for stage in plan.order}
 
         def start(chosen: Start) -> PrefectFuture:
             known = chosen.stage not in plan.changed and not force
@@ -103,6 +114,8 @@ def run_graph(
         try:
             drive(plan, host.machine, needs, start, ending)
         except BaseException:  # Ctrl-C, most likely
+            progress.tell("stopping: what runs puts its outputs back")
+            ignore_interrupts()
             host.stop()
             for stage in futures.keys() - endings.keys():
                 ending(stage, futures[stage])
@@ -146,6 +159,7 @@ def open_host(runner: Runner, address: str | None, params: Params, jobs: int | N
     if runner == "dask":
         if not address:
             raise UserError("the runner dask needs the address of its scheduler: --address tcp://host:8786.")
+        refuse_unreachable_server(address, str(PREFECT_API_URL.value()))
         with open_cluster(address) as cluster:
             machine = Machine(cluster.threads, (), jobs or cluster.threads)
             yield Host(machine, partial(run_on_cluster, cluster), partial(stop_on_cluster, cluster))
@@ -157,6 +171,23 @@ def open_host(runner: Runner, address: str | None, params: Params, jobs: int | N
             return run(processes, command, environment | {PIPELINE_PROCESS: str(os.getpid())}, emit)
 
         yield Host(machine, run_here, partial(stop, processes))
+
+
+def refuse_unreachable_server(scheduler: str, server: str) -> None:
+    """Raise UserError where the workers may be on other machines and the Prefect server is on this one's loopback."""
+    if is_loopback(server) and not is_loopback(scheduler):
+        raise UserError(
+            f"the workers of {scheduler} cannot report to {server}, which only this machine reaches: "
+            "set PREFECT_API_URL to a server that they reach."
+        )
+
+
+def is_loopback(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def bring_up_to_date(chosen: Start, known: bool, force: bool, threads: int, host: Host, progress: Progress) -> State:
@@ -174,7 +205,8 @@ def bring_up_to_date(chosen: Start, known: bool, force: bool, threads: int, host
 
     def run_command(command: str, environment: dict[str, str]) -> int:
         progress.started(stage)
-        return host.run(command, environment | stage_environment(chosen.gpu), emit, threads)
+        own = {"CUDA_VISIBLE_DEVICES": chosen.gpu or ""} if host.machine.gpus else {}
+        return host.run(command, environment | run_environment() | own, emit, threads)
 
     try:
         outcome = reproduce(stage, run_command, force)
@@ -184,10 +216,13 @@ def bring_up_to_date(chosen: Start, known: bool, force: bool, threads: int, host
         logger.error(str(error))
         progress.line(stage, str(error))
         return Failed(message=str(error))
+    except Exception as error:
+        progress.line(stage, f"{type(error).__name__}: {error}")  # its traceback is in Prefect's log
+        raise
     return Completed(name={"ran": "Completed", "restored": "Restored", "unchanged": "Unchanged"}[outcome])
 
 
-def stage_environment(gpu: str | None) -> dict[str, str]:
+def run_environment() -> dict[str, str]:
     """Return what the process of a stage gets to know of this run."""
     context = FlowRunContext.get()
     assert context
@@ -195,8 +230,14 @@ def stage_environment(gpu: str | None) -> dict[str, str]:
     return {
         PIPELINE_RUN: str(context.flow_run.id),
         "PREFECT_API_URL": str(PREFECT_API_URL.value()),
-        **({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {}),
     }
+
+
+def ignore_interrupts() -> None:
+    """Let nothing but SIGKILL stop this process any more, which is ending and has things to put back."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def show_figures(told: str) -> None:
@@ -220,6 +261,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--address", metavar="URL", help="of the Dask scheduler, such as tcp://host:8786")
     parser.add_argument("--dry", action="store_true", help="say what would be run, and run nothing")
     given = parser.parse_args()
+    if (given.runner == "dask") != (given.address is not None):
+        parser.error("--runner dask and --address, of its scheduler, go together")
     if given.jobs is not None and not 1 <= given.jobs <= MOST_JOBS:
         parser.error(f"--jobs must be from 1 to {MOST_JOBS}, got {given.jobs}")
     return given
@@ -238,8 +281,8 @@ def main() -> int:
     given = parse()
     prepare_process()
     with telling_mistakes(INTERRUPTED):
-        load_params()
-        with claimed_workspace():
+        with own_workspace():
+            load_params()
             plan = read_plan(given.targets)
         if given.dry:
             show_plan(plan, given.force)

@@ -23,6 +23,7 @@ import psutil
 from filelock import FileLock
 
 from config.errors import UserError
+from stages.workspace import share_workspace_until_exit
 
 ADDRESS = "127.0.0.1"
 START_SECONDS = 120
@@ -133,6 +134,8 @@ def keep(owner_pid: int, port: int, record: Path, pages: bool) -> None:
         + [f"--{name}={value}" for name, value in options.items()],
         env={**os.environ, "PREFECT__SERVER_FINAL": "1", **({} if pages else BARE)},
     )
+    if "DVC_STAGE" in os.environ:  # between two stages of a `dvc repro` it has the workspace all the same
+        share_workspace_until_exit()
     try:
         while is_alive(owner_pid) and server.poll() is None:
             time.sleep(0.2)

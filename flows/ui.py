@@ -6,21 +6,33 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.states import Crashed
 from ruamel.yaml import YAML
 
 from config.errors import UserError
 from config.params import load_params
 from flows.command_line import prepare_process, telling_mistakes
 from flows.server import ADDRESS, bring_loopback_up, start_keeper, stop
+from stages.workspace import claimed_workspace
 
 PORT = 4200
 DEPLOYMENTS = Path("prefect.yaml")
+UNENDED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 POLL_SECONDS = 2  # how often the worker asks for runs, and the server for scheduled ones
 
 
@@ -76,8 +88,10 @@ def register() -> None:
     prefect("work-pool", "set-concurrency-limit", pool_name(), "1")
     prefect("--no-prompt", "deploy", "--all")
     with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
-        for deployment in client.read_deployments():
+        pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool_name()]))
+        for deployment in client.read_deployments(work_pool_filter=pool):
             refuse_unknown_parameters(client, str(deployment.id), deployment.parameter_openapi_schema or {})
+        end_dead_runs(client, pool)
 
 
 def refuse_unknown_parameters(client: SyncPrefectClient, deployment: str, schema: dict) -> None:
@@ -86,6 +100,14 @@ def refuse_unknown_parameters(client: SyncPrefectClient, deployment: str, schema
     client.request(
         "PATCH", "/deployments/{id}", path_params={"id": deployment}, json={"parameter_openapi_schema": strict}
     )
+
+
+def end_dead_runs(client: SyncPrefectClient, pool: WorkPoolFilter) -> None:
+    """Have the server know that runs have ended whose process was killed: the pool would wait for them for ever."""
+    with suppress(UserError), claimed_workspace():  # which a living run has
+        unended = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNENDED))
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=unended), work_pool_filter=pool):
+            client.set_flow_run_state(run.id, Crashed(message="Its process was killed."), force=True)
 
 
 def pool_name() -> str:

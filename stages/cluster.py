@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from config.errors import UserError
-from stages.processes import Emit, Stopped
+from stages.processes import STOP_SECONDS, Emit, Stopped
+from stages.workspace import PIPELINE_RUN
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -28,17 +29,22 @@ LOOK_SECONDS = 0.5  # between two looks of a worker whether its stage is still w
 
 @dataclass
 class Cluster:
-    """A connection to a scheduler. threads: of all its workers; largest: of one. running: by name of the task."""
+    """A connection to a scheduler. threads: of all its workers; largest: of one. running: by name of the task.
+
+    stopping: none may start any more.
+    """
 
     client: "Client"
     threads: int
     largest: int
     running: dict[str, "Future"] = field(default_factory=dict)
+    stopping: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @contextmanager
 def open_cluster(address: str) -> Iterator[Cluster]:
-    """Connect to the Dask scheduler at `address`, such as tcp://host:8786; at the block's end no stage of ours runs.
+    """Connect to the Dask scheduler at `address`, such as tcp://host:8786.
 
     Raises UserError when distributed is not installed, nobody answers there, or no worker has `threads`.
     """
@@ -67,22 +73,39 @@ def run_on_cluster(cluster: Cluster, command: str, environment: dict[str, str], 
     from distributed.scheduler import KilledWorker
 
     topic = f"stage-{uuid4().hex}"
-    cluster.client.subscribe_topic(topic, lambda event: emit(event[1]))
-    own = {name: value for name, value in environment.items() if os.environ.get(name) != value}
-    future = cluster.client.submit(
-        run_there,
-        command,
-        own,
-        str(Path.cwd()),
-        topic,
-        key=topic,
-        pure=False,
-        resources={"threads": min(threads, cluster.largest)},
-    )
-    cluster.running[topic] = future
+    begun, ended = threading.Event(), threading.Event()
+
+    def hear(event: tuple[float, str | bool]) -> None:
+        if isinstance(event[1], str):
+            emit(event[1])
+        else:
+            (begun if event[1] else ended).set()
+
+    own = {
+        name: value
+        for name, value in environment.items()
+        if os.environ.get(name) != value or name in (PIPELINE_RUN, "PREFECT_API_URL")
+    }
+    with cluster.lock:
+        if cluster.stopping:
+            raise Stopped
+        cluster.client.subscribe_topic(topic, hear)
+        future = cluster.client.submit(
+            run_there,
+            command,
+            own,
+            str(Path.cwd()),
+            topic,
+            key=topic,
+            pure=False,
+            resources={"threads": min(threads, cluster.largest)},
+        )
+        cluster.running[topic] = future
     try:
         return future.result()
     except FutureCancelledError:
+        if begun.is_set():
+            ended.wait(STOP_SECONDS)
         raise Stopped from None
     except KilledWorker as error:
         raise UserError(f"the worker that ran it was lost: {error}") from None
@@ -92,17 +115,23 @@ def run_on_cluster(cluster: Cluster, command: str, environment: dict[str, str], 
 
 
 def stop_on_cluster(cluster: Cluster) -> None:
-    """Cancel every running command; its worker ends it within seconds (`end_when_unwanted`)."""
-    cluster.client.cancel([*cluster.running.values()])
+    """Cancel every running command; its worker ends it (`end_when_unwanted`), which `run_on_cluster` waits for."""
+    with cluster.lock:
+        cluster.stopping = True
+        cluster.client.cancel([*cluster.running.values()])
 
 
 def run_there(command: str, environment: dict[str, str], folder: str, topic: str) -> int:
-    """Run `command` in `folder` on this worker, tell each line that it prints, and return its exit code."""
+    """Run `command` in `folder` on this worker, tell each line that it prints, and return its exit code.
+
+    Also told: True when it begins, False when it has ended. Raises OSError where the folder is not to be seen.
+    """
     from distributed import get_worker
 
     worker = get_worker()
     if not Path(folder, "dvc.yaml").exists():
-        raise UserError(f"the worker {worker.name} does not see the workspace {folder}: share it at the same path.")
+        raise OSError(f"the worker {worker.name} does not see the workspace {folder}: share it at the same path.")
+    worker.log_event(topic, True)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     process = subprocess.Popen(
         command,
@@ -120,7 +149,9 @@ def run_there(command: str, environment: dict[str, str], folder: str, topic: str
     assert process.stdout
     for line in process.stdout:
         worker.log_event(topic, line.rstrip("\n"))
-    return process.wait()
+    code = process.wait()
+    worker.log_event(topic, False)
+    return code
 
 
 def end_when_unwanted(worker, key: str, process: subprocess.Popen) -> None:

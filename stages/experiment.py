@@ -1,5 +1,6 @@
 """An experiment: other values of some parameters for one run, saved by DVC, which leaves the workspace as it was."""
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,41 +12,48 @@ from dvc.repo import Repo
 from dvc.scm import NoSCM
 from dvc.utils.hydra import apply_overrides
 from prefect import get_run_logger
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from config import paths
 from config.errors import UserError
 from config.params import load_params
-from stages.reproduce import LOCK_FILE
+from stages.graph import read_plan
+from stages.lockfile import LOCK_FILE, write
+from stages.workspace import BEFORE, claimed_workspace
 
-# Holds, while an experiment runs, the files that it changes as they were.
-BEFORE = paths.STAGING / "before-experiment"
+# In BEFORE: the files as they were, and what `keep` notes of them.
+FILES, NOTES = "files", "notes.json"
+# What was of params.yaml, where somebody edited it in the meantime.
+PARAMS_BEFORE = paths.STAGING / "params.before.yaml"
 
 
 @contextmanager
-def experiment(settings: list[str]) -> Iterator[None]:
+def own_workspace() -> Iterator[None]:
+    """Claim the workspace, and put it back first where an experiment was killed before it had done so."""
+    with claimed_workspace():
+        put_back()
+        yield
+
+
+@contextmanager
+def experiment(settings: list[str], targets: list[str]) -> Iterator[None]:
     """Have the block see other parameters: KEY=VALUE each, as `dvc exp run -S` takes them; none: do nothing.
 
-    When the block succeeds, DVC saves the experiment: `dvc exp show` has it. In any case params.yaml, dvc.lock and all
-    outputs are then put back. What a killed run did not put back is put back before the next one.
+    targets: what the block brings up to date. When it succeeds, DVC saves these stages as an experiment: `dvc exp show`
+    has it. In any case params.yaml, dvc.lock and the outputs of these stages are then put back.
     Raises UserError for a setting that params.yaml does not admit, and outside git, which DVC keeps experiments in.
     """
-    put_back()
     if not settings:
         yield
         return
-    with Repo() as repo:
-        if isinstance(repo.scm, NoSCM):
-            raise UserError("an experiment needs git, where DVC keeps it: run `git init` and commit first.")
-    keep_files()
+    refuse_without_commits()
+    changed = override(settings)
+    keep(read_plan(targets).order, changed)
     try:
-        override(settings)
+        write(paths.PARAMS, changed)
         yield
-        with Repo() as repo:
-            try:
-                revision = repo.experiments.save(force=True)
-            except DvcException as error:
-                raise UserError(f"DVC cannot save the experiment: {error}") from None
-            name = repo.experiments.get_exact_name([revision])[revision] if revision else None
+        name = save(targets)
         told = f"Saved as experiment {name}: `dvc exp show` lists it, `dvc exp apply {name}` takes it over."
         get_run_logger().info(told)
         print(told, file=sys.stderr)  # the command line keeps the log off the terminal
@@ -53,18 +61,39 @@ def experiment(settings: list[str]) -> Iterator[None]:
         put_back()
 
 
-def override(settings: list[str]) -> None:
-    """Change params.yaml; raises UserError, naming what is wrong, where a setting does not fit."""
-    known = load_params()
+def refuse_without_commits() -> None:
+    with Repo() as repo:
+        if isinstance(repo.scm, NoSCM) or repo.scm.no_commits:
+            raise UserError("an experiment needs git, where DVC keeps it: run `git init` and commit first.")
+
+
+def override(settings: list[str]) -> str:
+    """Return params.yaml with other values; raises UserError, naming what is wrong, where a setting does not fit."""
+    load_params()
+    values = YAML(typ="safe", pure=True).load(paths.PARAMS)
     for setting in settings:
         key, equals, _ = setting.partition("=")
-        if not equals or not has_key(known.model_dump(), key):
-            raise UserError(f"--set {setting}: expected KEY=VALUE with a key of {paths.PARAMS}, such as seed=7.")
+        if setting.startswith(("+", "~")):  # adds a key, takes one away
+            continue
+        if not equals or not has_key(values, key):
+            raise UserError(
+                f"--set {setting}: expected KEY=VALUE with a key of {paths.PARAMS}, such as seed=7, "
+                "or +KEY=VALUE to add one that it does not have."
+            )
+    paths.STAGING.mkdir(exist_ok=True)
+    draft = paths.STAGING / "params.draft.yaml"
+    shutil.copyfile(paths.PARAMS, draft)
+    told = f"--set {' '.join(settings)}"
     try:
-        apply_overrides(paths.PARAMS, settings)
-    except (DvcException, ValueError) as error:
-        raise UserError(f"--set {' '.join(settings)}: {error}") from None
-    load_params()
+        apply_overrides(draft, settings)
+        load_params(draft)
+        return draft.read_text(encoding="utf-8")
+    except (DvcException, ValueError, AssertionError, YAMLError) as error:
+        raise UserError(f"{told}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{told}: {str(error).replace(f'{draft}: ', '')}") from None
+    finally:
+        draft.unlink()
 
 
 def has_key(values: object, key: str) -> bool:
@@ -74,15 +103,37 @@ def has_key(values: object, key: str) -> bool:
     return not rest or has_key(values[first], rest)
 
 
-def keep_files() -> None:
-    """Copy what is not in DVC's cache: the parameters, dvc.lock and the outputs that git tracks."""
+def save(targets: list[str]) -> str:
+    """Have DVC save the workspace as an experiment and return its name.
+
+    targets: the stages that are up to date, for DVC records them all as they lie; none: all.
+    """
+    stages = read_plan(targets).order if targets else None
+    with Repo(_wait_for_lock=True) as repo:
+        with repo.lock:
+            pass  # until no other DVC command runs; what follows would soon give up
+        try:
+            revision = repo.experiments.save(targets=stages, force=True)
+        except DvcException as error:
+            raise UserError(f"DVC cannot save the experiment: {error}") from None
+        return str(repo.experiments.get_exact_name([revision])[revision])
+
+
+def keep(stages: list[str], changed: str) -> None:
+    """Copy what is not in DVC's cache: the parameters, dvc.lock and those outputs of `stages` that git tracks.
+
+    changed: what params.yaml is about to be.
+    """
+    outputs = uncached_outputs(stages)
     partial = BEFORE.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for path in [str(paths.PARAMS), LOCK_FILE, *uncached_outputs()]:
+    for path in [str(paths.PARAMS), LOCK_FILE, *outputs]:
         if Path(path).exists():
-            (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, partial / path)
+            copy = partial / FILES / path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+    notes = {"stages": stages, "files": [LOCK_FILE, *outputs], "changed": changed}
+    (partial / NOTES).write_text(json.dumps(notes), encoding="utf-8")
     partial.rename(BEFORE)
 
 
@@ -90,19 +141,40 @@ def put_back() -> None:
     """Undo what the last experiment changed, if it did not do so itself."""
     if not BEFORE.exists():
         return
-    for path in uncached_outputs():
-        Path(path).unlink(missing_ok=True)
-    Path(LOCK_FILE).unlink(missing_ok=True)
-    for kept in BEFORE.rglob("*"):
-        if kept.is_file():
-            place = kept.relative_to(BEFORE)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(kept, place)
-    with Repo() as repo:
-        repo.checkout(force=True, allow_missing=True)
+    notes = json.loads((BEFORE / NOTES).read_text(encoding="utf-8"))
+    put_params_back(notes["changed"])
+    for path in map(Path, notes["files"]):
+        if (copy := BEFORE / FILES / path).exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(copy, path)
+        else:
+            path.unlink(missing_ok=True)
+    with Repo(_wait_for_lock=True) as repo:
+        repo.checkout(notes["stages"], force=True, allow_missing=True)
     shutil.rmtree(BEFORE)
 
 
-def uncached_outputs() -> list[str]:
+def put_params_back(changed: str) -> None:
+    """Put params.yaml back, unless somebody has edited what the experiment made of it."""
+    before = BEFORE / FILES / paths.PARAMS
+    now = paths.PARAMS.read_text(encoding="utf-8") if paths.PARAMS.exists() else changed
+    if now in (changed, before.read_text(encoding="utf-8")):
+        shutil.copy2(before, paths.PARAMS)
+        return
+    shutil.copy2(before, PARAMS_BEFORE)
+    print(
+        f"{paths.PARAMS} was edited while an experiment ran, and is left so. It has that experiment's values, too: "
+        f"as it was before, it is {PARAMS_BEFORE}.",
+        file=sys.stderr,
+    )
+
+
+def uncached_outputs(stages: list[str]) -> list[str]:
     with Repo() as repo:
-        return [str(out) for stage in repo.index.stages for out in stage.outs if not out.use_cache]
+        return [
+            str(out)
+            for stage in repo.index.stages
+            if stage.addressing in stages
+            for out in stage.outs
+            if not out.use_cache
+        ]

@@ -1,11 +1,14 @@
 """The graph, as DVC reads it from dvc.yaml: which stages there are, what each needs, and which have changed."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from ruamel.yaml import YAML
 
+from config import paths
 from config.errors import UserError, unknown_name
 
 
@@ -25,6 +28,17 @@ class Plan:
         """Return all stages that `stage` needs, and that those need."""
         needs = set(self.needs[stage])
         return needs.union(*(self.behind(need) for need in needs))
+
+
+def target_names(root: Path) -> list[str]:
+    """Return what a run may be asked for, every group and stage, from dvc.yaml and params.yaml alone, in a moment."""
+    yaml = YAML(typ="safe")
+    stages, params = yaml.load(root / "dvc.yaml")["stages"], yaml.load(root / paths.PARAMS)
+    names = []
+    for group, stage in stages.items():
+        section = stage.get("foreach", "").strip("${}")
+        names += [group, *(f"{group}@{key}" for key in params.get(section, ()))]
+    return names
 
 
 def read_plan(targets: list[str]) -> Plan:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from dataclasses import dataclass
+from itertools import takewhile
 
 from config.params import Params, usable_cores
 from datasets import get_dataset
@@ -33,20 +34,23 @@ def this_machine(params: Params, jobs: int | None) -> Machine:
 def visible_gpus() -> tuple[str, ...]:
     """Return the GPUs of NVIDIA's that a process of ours would see."""
     if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return tuple(name for name in chosen.split(",") if name.strip())
+        names = [name.strip() for name in chosen.split(",")]
+        return tuple(takewhile(lambda name: name not in ("", "-1"), names))  # CUDA sees none from there on
     try:
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return ()
-    return tuple(str(number) for number, _ in enumerate(listed.splitlines()))
+    cards = [line for line in listed.splitlines() if line.startswith("GPU ")]
+    return tuple(str(number) for number, _ in enumerate(cards))
 
 
-def threads_of(stage: str, params: Params) -> int:
-    """Return how many threads `stage` takes; see `hardware.threads`."""
+def threads_of(stage: str, params: Params, machine: Machine) -> int:
+    """Return how many threads `stage` takes; see `hardware.threads`. Those that train on GPUs share the processor."""
     group, _, model = stage.partition("@")
     if group not in TRAININGS:
         return 1
-    return params.hardware.training_threads(get_dataset(params.model(model).dataset).has_pictures)
+    threads = params.hardware.training_threads(get_dataset(params.model(model).dataset).has_pictures)
+    return min(threads, max(1, machine.threads // len(machine.gpus))) if machine.gpus else threads
 
 
 def takes_gpu(stage: str) -> bool:

@@ -4,8 +4,13 @@ No TensorFlow operation may run here, for the threads that it starts do not surv
 """
 
 import gc
+import os
 
 from config.quiet import quiet_stderr
+
+# A signal for the flow's group, such as Prefect's worker sends to cancel a run, is for the flow: with this server the
+# stages would be killed, before they have put their outputs back. It ends when the flow does.
+os.setsid()
 
 with quiet_stderr():
     import keras  # noqa: F401

@@ -122,7 +122,8 @@ def refuse_when_stopping(processes: Processes) -> None:
 
 def ended(processes: Processes, pid: int, code: int) -> int:
     processes.running.discard(pid)
-    refuse_when_stopping(processes)
+    if code:
+        refuse_when_stopping(processes)
     return code
 
 

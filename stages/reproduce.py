@@ -1,26 +1,26 @@
 """Reproduce a stage: DVC does the bookkeeping as `dvc repro` would, and we run the command.
 
 DVC decides whether a stage has changed, restores what its run cache knows, removes the old outputs, saves the new
-ones and writes dvc.lock. Replaced are only how the stage's command is run, and how threads wait for DVC's lock. That
-is not part of what DVC promises to keep, so its version is pinned, and tests compare with `dvc repro`.
+ones and writes dvc.lock. Replaced are only how the stage's command is run, how threads wait for DVC's lock, and how an
+entry of dvc.lock is written (stages/lockfile.py). That is not part of what DVC promises to keep, so its version is
+pinned, and tests compare with `dvc repro`.
 """
 
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, Literal
 
 import dvc.stage.run
+from dvc.dvcfile import Lockfile
 from dvc.exceptions import DvcException
 from dvc.lock import Lock
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
-from dvc.utils.serialize import load_yaml, modify_yaml
 
 from config.errors import UserError
-
-LOCK_FILE = "dvc.lock"
+from stages.lockfile import dump_stages
+from tasks.restore import restore
 
 Outcome = Literal["ran", "restored", "unchanged"]
 # Runs a command of a stage in an environment and returns its exit code.
@@ -61,13 +61,14 @@ def run_commands(stage: Any, dry: bool, run_env: dict[str, str] | None) -> None:
 
 
 dvc.stage.run.cmd_run = run_commands
+Lockfile.dump_stages = dump_stages
 
 
 def reproduce(name: str, run_command: RunCommand, force: bool = False) -> Outcome:
     """Bring stage `name` up to date, whose needs are; force: run it though nothing changed.
 
     Raises StageFailed when its command fails, UserError for whatever else DVC cannot do, and what `run_command` raises.
-    dvc.lock is then as it was.
+    dvc.lock and the stage's outputs are then as they were.
     """
     ran = False
 
@@ -82,7 +83,11 @@ def reproduce(name: str, run_command: RunCommand, force: bool = False) -> Outcom
             repo.lock = QueuedLock(repo.lock.lockfile, wait=True)
             done = repo.reproduce(name, single_item=True, force=force)
     except DvcException as error:
+        restore(name)
         raise cause(name, error) from None
+    except BaseException:
+        restore(name)
+        raise
     finally:
         _runner.reset(token)
     if not done:
@@ -97,19 +102,3 @@ def cause(name: str, error: BaseException) -> BaseException:
     if isinstance(error, StageCmdFailedError):
         return StageFailed(f"{name} failed: {error}")
     return UserError(f"{name}: {error}") if isinstance(error, DvcException) else error
-
-
-def put_in_order(order: list[str], before: list[str]) -> None:
-    """Have dvc.lock list its stages as one `dvc repro` would have written them: those of `before`, then by `order`."""
-    if not Path(LOCK_FILE).exists():
-        return
-    places = {name: place for place, name in enumerate([*before, *(name for name in order if name not in before)])}
-    with Repo() as repo, repo.lock, modify_yaml(LOCK_FILE) as lock:
-        stages = lock.get("stages", {})
-        for name in sorted(stages, key=lambda name: places.get(name, len(places))):
-            stages[name] = stages.pop(name)
-
-
-def locked_stages() -> list[str]:
-    """Return the stages that dvc.lock lists, in its order."""
-    return [*load_yaml(LOCK_FILE).get("stages", {})] if Path(LOCK_FILE).exists() else []

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -11,6 +11,8 @@ from config import paths
 from config.errors import UserError
 
 CLAIM = paths.STAGING / "workspace.lock"
+# Holds, while an experiment runs, the files that it changes as they were (stages/experiment.py).
+BEFORE = paths.STAGING / "before-experiment"
 # Set for the stages that a flow runs, which has claimed the workspace for them: its run's id.
 PIPELINE_RUN = "HEAVISIDE_PIPELINE_RUN"
 # And its process.
@@ -21,7 +23,8 @@ PIPELINE_PROCESS = "HEAVISIDE_PIPELINE_PROCESS"
 def claimed_workspace() -> Iterator[None]:
     """Have the workspace to oneself; raises UserError, naming who else uses it.
 
-    A stage that `dvc repro` or a person runs shares the claim while it runs (`shared_workspace`), so that it is seen.
+    A stage that a person runs shares the claim while it runs (`shared_workspace`), and a `dvc repro` from its first
+    stage to its end (`share_workspace_until_exit`), so that they are seen.
     """
     with claim(fcntl.LOCK_EX, "Wait until it has finished, or stop it."):
         yield
@@ -34,7 +37,19 @@ def shared_workspace() -> Iterator[None]:
         yield
         return
     with claim(fcntl.LOCK_SH, "Its stages would be mixed with yours: wait until it has finished, or stop it."):
+        if BEFORE.exists():
+            raise UserError(
+                "an experiment was killed before it had put the workspace back. Run `make pipeline`, or "
+                "`python -m flows.pipeline --dry`, which puts it back first."
+            )
         yield
+
+
+def share_workspace_until_exit() -> None:
+    """Share the claim for as long as this process runs, unless a flow has it."""
+    CLAIM.parent.mkdir(exist_ok=True)
+    with suppress(BlockingIOError):
+        fcntl.flock(os.open(CLAIM, os.O_RDONLY | os.O_CREAT), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 @contextmanager
@@ -52,10 +67,17 @@ def users() -> str:
     """Return the other processes that have the claim's file open, in words."""
     path = str(CLAIM.resolve())
     found = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
+    for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and any(file.path == path for file in process.open_files()):
-                found.append(f"process {process.pid} ({' '.join(process.info['cmdline'][-4:])})")
+                found.append(describe(process))
         except psutil.Error:
             continue
-    return " and ".join(found) or "another process"
+    return " and ".join(dict.fromkeys(found)) or "another process"
+
+
+def describe(process: psutil.Process) -> str:
+    words = process.cmdline()
+    if "flows.server" in words:  # which a `dvc repro` has started
+        return describe(psutil.Process(int(words[words.index("flows.server") + 1])))
+    return f"process {process.pid} ({' '.join(words[-4:])})"

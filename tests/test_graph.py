@@ -3,7 +3,10 @@
 import grimp
 import pytest
 from conftest import ROOT
+from dvc.repo import Repo
 from ruamel.yaml import YAML
+
+from stages.graph import target_names
 
 PACKAGES = ("config", "datasets", "flows", "models", "tasks")
 GRAPH = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
@@ -46,6 +49,13 @@ def test_a_stage_depends_on_every_file_of_code_that_it_imports(stage):
 def test_a_stage_is_the_flow_of_the_same_name(stage):
     command = GRAPH[stage].get("do", GRAPH[stage])["cmd"]
     assert command.split()[:3] == ["python", "-m", f"flows.{stage}"]
+
+
+def test_a_run_may_be_asked_for_what_dvc_knows():
+    with Repo(ROOT) as repo:
+        stages = {stage.addressing for stage in repo.index.stages}
+    assert {name for name in target_names(ROOT) if name not in GRAPH or name in stages} == stages
+    assert set(GRAPH) <= set(target_names(ROOT))
 
 
 def test_the_stages_are_those_of_the_plan():

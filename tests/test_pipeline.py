@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import DVC, edit_params
+from conftest import DVC, contents, edit_params
 
 from config.params import load_params
 
@@ -32,10 +32,6 @@ def run(repo, settings, monkeypatch):
 
 def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '(.+?)'", output)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 def test_every_stage_ran_exactly_once(repo):

@@ -2,11 +2,14 @@
 
 import threading
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config.errors import UserError
+from flows.pipeline import refuse_unreachable_server
 from stages.graph import Plan
-from stages.machine import Machine
+from stages.machine import Machine, visible_gpus
 from stages.queue import Needs, drive
 
 
@@ -106,3 +109,30 @@ def test_a_stage_that_needs_nothing_more_does_not_wait_for_its_elders():
         futures[stage].end()
     runner.join()
     assert order == ["slow", "quick", "after quick"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "gpus"),
+    [("", ()), ("-1", ()), ("1", ("1",)), ("0, 2", ("0", "2")), ("0,-1,2", ("0",)), ("GPU-8a,", ("GPU-8a",))],
+)
+def test_the_gpus_are_those_that_cuda_would_see(monkeypatch, chosen, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == gpus
+
+
+def test_gpus_are_counted_as_nvidia_smi_lists_them(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\necho '  MIG 1g.5gb Device 0: (UUID: MIG-1)'\necho 'GPU 1: A'\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert visible_gpus() == ("0", "1")
+
+
+def test_workers_elsewhere_need_a_server_that_they_reach():
+    with pytest.raises(UserError, match="set PREFECT_API_URL to a server that they reach"):
+        refuse_unreachable_server("tcp://10.0.0.7:8786", "http://127.0.0.1:4200/api")
+    refuse_unreachable_server("tcp://10.0.0.7:8786", "http://10.0.0.1:4200/api")
+    refuse_unreachable_server("tcp://localhost:8786", "http://127.0.0.1:4200/api")
