@@ -33,7 +33,8 @@ RESULTS = Path("benchmarks/results.json")
 FITS = 3
 PARTS = ("fit", "size", "stream", "graph")
 ROUNDS = 3
-EXACT = ("ours_exact", "loop", "nudged")  # the ways that take the same batches, in float32
+# The ways that take the same batches, in float32, by what they are called in the results.
+EXACT = {"ours_exact": "ours", "loop": "loop", "nudged": "nudged"}
 QUICK_STAGES = ["train@linear_neuron", "train@iris_perceptron"]
 QUICK_MODELS = ("housing_wide_deep_aux", "multi_input_cnn")
 # Where a recipe's own number takes too long, or ends before its fit is seen whole.
@@ -112,7 +113,7 @@ def compare(params: Params, model: str, epochs: int, rows: int, fits: int, peak:
     for _ in range(fits):
         for way, runs in taken.items():
             runs.append(ways[way].fit())
-    histories = {way: ways[way].fit()["history"] for way in EXACT}
+    histories = {name: ways[way].fit()["history"] for way, name in EXACT.items()}
     for started in ways.values():
         started.stop()
     about = ways["ours"].about
@@ -144,7 +145,7 @@ def compare(params: Params, model: str, epochs: int, rows: int, fits: int, peak:
         # Of the measured matrix products in that precision. Forward and twice that backward, 2 operations each.
         "share_of_peak": about["rows"] / epoch["ours"] * 6 * about["multiply_adds"] / peak_flops,
         "same_batches": {
-            figure: {way: history[figure][-1] for way, history in histories.items()} for figure in histories["loop"]
+            figure: {name: history[figure][-1] for name, history in histories.items()} for figure in histories["loop"]
         },
     }
 
@@ -267,6 +268,8 @@ def show(results: dict[str, Any]) -> None:
         )
         print("  ".join(f"{text:>{width}}" for text, width in zip(cells, widths, strict=True)))
     for size, row in results.get("size", {}).items():
+        if size == "machine":
+            continue
         print(f"{size}: {row['rows']} rows, an epoch {row['ours_epoch_seconds']:.3f} s, {row['ratio']:.1f}x the notes'")
     if row := results.get("stream"):
         print(
@@ -298,8 +301,11 @@ def main() -> int:
             params.model(name)
         peak = json.loads(call("benchmarks.peak"))
         results: dict[str, Any] = read_json(given.out, "bench") if given.parts and given.out.exists() else {}
-        results |= {"machine": {**machine(), **peak}}
-        results |= {"fit": {}} if "fit" in parts else {}
+        here = {**machine(), **peak}
+        if "fit" in parts or "machine" not in results:
+            results |= {"machine": here, "fit": {}}
+        # Parts that are measured later may be on another machine than the fits.
+        apart = {} if results["machine"] is here else {"machine": here}
         for name in names if "fit" in parts else ():
             print(f"{name} ...", flush=True)
             rows = 0 if name not in CONVOLUTIONAL else 64 if given.quick else CONVOLUTIONAL_ROWS
@@ -308,17 +314,15 @@ def main() -> int:
             write_json(given.out, results)  # what there is, should the rest be interrupted
         if "size" in parts and not given.quick:
             print("housing_mlp by size ...", flush=True)
-            results["size"] = by_size(params, "housing_mlp")
+            results["size"] = by_size(params, "housing_mlp") | apart
         if "stream" in parts:
             print("streaming ...", flush=True)
-            results["stream"] = (
-                stream("fashion_mlp", 2, 1, 1)
-                if given.quick
-                else stream("fashion_mlp", STREAMED_COPIES, STREAM_MEMORY, FITS)
-            )
+            copies, memory, fits = (2, 1, 1) if given.quick else (STREAMED_COPIES, STREAM_MEMORY, FITS)
+            results["stream"] = stream("fashion_mlp", copies, memory, fits) | apart
         if "graph" in parts:
             print("the graph ...", flush=True)
-            results["graph"] = graph.measure(QUICK_STAGES, 1) if given.quick else graph.measure([], ROUNDS)
+            stages, rounds = (QUICK_STAGES, 1) if given.quick else ([], ROUNDS)
+            results["graph"] = graph.measure(stages, rounds) | apart
         write_json(given.out, results)
         show(results)
         print(f"\nWritten to {given.out}.")

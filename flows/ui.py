@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,6 +42,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=PORT, help=f"of the server on {ADDRESS}; default: {PORT}")
     port = parser.parse_args().port
     prepare_process()
+    # A shell has SIGINT ignored in what it starts in the background; the worker, which ends itself by it, must not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(POLL_SECONDS)
     with telling_mistakes("the server and the worker have ended."):
         load_params()
