@@ -49,7 +49,8 @@ Runner = Literal["local", "dask"]
 if TYPE_CHECKING:
     Target = str
 else:  # the choices that the UI offers
-    Target = Literal[tuple(target_names(Path(__file__).parents[1]))]
+    names = target_names(Path(__file__).parents[1])
+    Target = Literal[tuple(names)] if names else str
 Setting = Annotated[str, Field(pattern=r"^[+~]?[\w.]+(=.*)?$")]
 Jobs = Annotated[int, Field(ge=1, le=MOST_JOBS, description="the most stages at once")]
 

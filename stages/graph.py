@@ -7,6 +7,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from config import paths
 from config.errors import UserError, unknown_name
@@ -31,9 +32,15 @@ class Plan:
 
 
 def target_names(root: Path) -> list[str]:
-    """Return what a run may be asked for, every group and stage, from dvc.yaml and params.yaml alone, in a moment."""
+    """Return what a run may be asked for, every group and stage, from dvc.yaml and params.yaml alone, in a moment.
+
+    Returns no name where one of them cannot be read; whoever runs the flow is told so later.
+    """
     yaml = YAML(typ="safe")
-    stages, params = yaml.load(root / "dvc.yaml")["stages"], yaml.load(root / paths.PARAMS)
+    try:
+        stages, params = yaml.load(root / "dvc.yaml")["stages"], dict(yaml.load(root / paths.PARAMS))
+    except (OSError, YAMLError, TypeError, ValueError):
+        return []
     names = []
     for group, stage in stages.items():
         section = stage.get("foreach", "").strip("${}")

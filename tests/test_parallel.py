@@ -196,6 +196,14 @@ def test_a_mistake_is_told_in_one_message_and_changes_nothing(run, words, told):
     assert run("git", "status", "--porcelain").stdout == ""
 
 
+def test_a_faulty_params_file_is_told_in_one_message(run):
+    Path("params.yaml").write_text("seed: [\n")
+    done = run(*PIPELINE)
+    assert done.returncode == 1
+    assert "error: params.yaml line 2: not valid YAML" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_failing_stage_leaves_its_siblings_done_and_the_lock_without_it(run):
     before = YAML(typ="safe").load(Path("dvc.lock"))["stages"]
     kept = contents(Path("artifacts/linear_neuron"))
