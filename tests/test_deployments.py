@@ -107,6 +107,14 @@ def logs(ui: str, run: dict) -> str:
     return "\n".join(entry["message"] for entry in httpx.post(f"{ui}/logs/filter", json=query).json())
 
 
+def assert_logged(ui: str, run: dict, text: str, seconds: float = 60) -> None:
+    """Wait for `text` in the log of a run, whose last lines can reach the server after its last state."""
+    deadline = time.monotonic() + seconds
+    while text not in logs(ui, run):
+        assert time.monotonic() < deadline, logs(ui, run)
+        time.sleep(1)
+
+
 def test_the_models_are_offered_as_choices(ui, workspace):
     model = deployment(ui, "train")["parameter_openapi_schema"]["properties"]["model"]
     assert model["enum"] == [*load_params(workspace / "params.yaml").models]
@@ -149,7 +157,7 @@ def test_a_model_trained_from_the_ui_goes_through_dvc(ui, dvc):
 def test_other_epochs_are_an_experiment(ui, workspace, dvc):
     run = ended(ui, start(ui, "train", model="iris_perceptron", epochs=3))
     assert run["state"]["type"] == "COMPLETED", logs(ui, run)
-    assert "dvc exp show" in logs(ui, run)
+    assert_logged(ui, run, "dvc exp show")
     assert len(dvc("exp", "list", "--name-only").split()) == 1
     assert json.loads((workspace / "artifacts/iris_perceptron/metrics.json").read_text())["epochs"] == 1
 
