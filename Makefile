@@ -8,9 +8,6 @@ export PYTHONNOUSERSITE := 1
 
 READY := .venv/.ready
 
-# Bytecode is compiled once, here, for every stage is a process of its own, and where Python may not write it
-# (PYTHONDONTWRITEBYTECODE, an image that is read-only) each would compile Prefect and TensorFlow anew, for seconds.
-
 # Python runs this line at its start, so that `.venv/bin/dvc repro` finds the stages' `python` without activation.
 VENV_FIRST := import os, sys; os.environ["PATH"] = os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", "")])
 
@@ -19,6 +16,8 @@ help: ## list the targets
 
 setup: $(READY) ## create .venv with every pinned dependency
 
+# Bytecode is compiled once, here, for every stage is a process of its own, and where Python may not write it
+# (PYTHONDONTWRITEBYTECODE, an image that is read-only) each would compile Prefect and TensorFlow anew, for seconds.
 $(READY): requirements.lock Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, %s is %d.%d: make PYTHON=python3.11 ..." % (sys.executable, *v))'
 	$(PYTHON) -m venv .venv
