@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from config import paths
 from config.errors import UserError, unknown_name
+from stages import parsing  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read_plan(targets: list[str]) -> Plan:
     where DVC cannot read the graph.
     """
     try:
-        with Repo() as repo:
+        with Repo() as repo, lock_repo(repo):  # held from outside, it is one reading of the graph for all
             graph = get_active_graph(repo.index.graph)
             names = {stage.addressing for stage in graph}
             groups = {name.partition("@")[0] for name in names}

@@ -19,6 +19,7 @@ from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
 
 from config.errors import UserError
+from stages import parsing  # noqa: F401
 from stages.lockfile import dump_stages
 from tasks.restore import restore
 
