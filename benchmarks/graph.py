@@ -12,7 +12,6 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from config import paths
 from config.errors import UserError
 from flows.demo import DVC, make_workspace
 
@@ -22,7 +21,8 @@ EPOCHS = 1
 
 def measure(targets: list[str], rounds: int) -> dict[str, Any]:
     """Return the medians of some rounds, each in fresh workspaces; targets: stages of dvc.yaml, none: all."""
-    taken: dict[str, list[float]] = {way: [] for way in ("repro", "pipeline", "status", "unchanged", "learning")}
+    timed = ("repro", "pipeline", "flow", "learning", "status", "unchanged")
+    taken: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             plain, parallel = Path(folder, "plain"), Path(folder, "parallel")
@@ -30,12 +30,12 @@ def measure(targets: list[str], rounds: int) -> dict[str, Any]:
                 make_workspace(workspace, EPOCHS)
             taken["repro"].append(seconds([*DVC, "repro", *targets], plain))
             taken["pipeline"].append(seconds([*PIPELINE, *targets], parallel))
+            for name, value in flow_times(parallel).items():
+                taken[name].append(value)
             taken["status"].append(seconds([*DVC, "status", *targets], parallel))
             taken["unchanged"].append(seconds([*PIPELINE, *targets], parallel))
-            taken["learning"].append(learning_seconds(parallel))
             stages = count_stages(parallel)
-    medians = {way: median(values) for way, values in taken.items()}
-    at_once = os.cpu_count() or 1
+    medians = {name: median(values) for name, values in taken.items()}
     return {
         "stages": stages,
         "repro_seconds": medians["repro"],
@@ -44,25 +44,36 @@ def measure(targets: list[str], rounds: int) -> dict[str, Any]:
         "status_seconds": medians["status"],
         "unchanged_seconds": medians["unchanged"],
         "unchanged_to_status": medians["unchanged"] / medians["status"],
-        # As if fit and evaluate had always run as many at a time as there are cores.
-        "overhead_seconds_a_stage": (medians["pipeline"] - medians["learning"] / at_once) / stages,
+        "flow_seconds": medians["flow"],
+        "learning_seconds": medians["learning"],
+        # Of the flow's time, that in which no stage was in fit or evaluate.
+        "overhead_seconds_a_stage": (medians["flow"] - medians["learning"]) / stages,
     }
 
 
 def seconds(command: list[str], workspace: Path) -> float:
-    environment = {name: value for name, value in os.environ.items() if name not in ("PREFECT_API_URL", "PYTHONPATH")}
     began = time.perf_counter()
-    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=workspace, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"{' '.join(command[1:])} failed:\n{(done.stdout + done.stderr)[-1500:]}")
     return time.perf_counter() - began
 
 
-def learning_seconds(workspace: Path) -> float:
-    """Return the seconds that the networks of a workspace spent in fit and evaluate."""
-    records = [json.loads(file.read_text()) for file in workspace.glob(f"{paths.ARTIFACTS}/*/run.json")]
-    runs = [record["seconds"] for record in records if "seconds" in record]  # not the baselines'
-    return sum(run["fit"] + run["evaluate"] for run in runs)
+def flow_times(workspace: Path) -> dict[str, float]:
+    """Return the seconds of a workspace's last flow, and for how many of them something was in fit or evaluate."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.learning"],
+        cwd=workspace,
+        env={**environment(), "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("PREFECT_API_URL", "PYTHONPATH")}
 
 
 def count_stages(workspace: Path) -> int:

@@ -1,0 +1,53 @@
+"""How long the last `pipeline` run of this workspace took, and for how long of it some stage was in fit or evaluate."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from prefect import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, TaskRunFilter, TaskRunFilterName
+from prefect.client.schemas.sorting import FlowRunSort
+
+from flows.command_line import reporting
+
+# What the names of the task runs that learn and measure have in common: in `train`, `baselines` and `parity`.
+LEARNING = ("fit-", "evaluate-", "baseline-", "-seed-")
+PAGE = 200  # the most that Prefect's API returns at once
+
+Span = tuple[datetime, datetime]
+
+
+def read_spans() -> tuple[Span, list[Span]]:
+    """Return when the newest flow run `pipeline` began and ended, and each task that learnt or measured in it."""
+    with reporting(), get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["pipeline"])), sort=FlowRunSort.START_TIME_DESC, limit=1
+        )
+        flow = span(runs[0])
+        tasks: list[Any] = []
+        for name in LEARNING:
+            found = client.read_task_runs(task_run_filter=TaskRunFilter(name=TaskRunFilterName(like_=name)), limit=PAGE)
+            assert len(found) < PAGE
+            tasks += found
+    spans = map(span, tasks)
+    return flow, [(began, ended) for began, ended in spans if began >= flow[0]]
+
+
+def span(run: Any) -> Span:
+    return run.start_time, run.end_time
+
+
+def covered_seconds(spans: Iterable[Span]) -> float:
+    """Return for how long at least one of the spans lasted."""
+    seconds, until = 0.0, None
+    for began, ended in sorted(spans):
+        since = began if until is None else max(began, until)
+        if ended > since:
+            seconds, until = seconds + (ended - since).total_seconds(), ended
+    return seconds
+
+
+if __name__ == "__main__":
+    whole, learning = read_spans()
+    print(json.dumps({"flow": covered_seconds([whole]), "learning": covered_seconds(learning)}))
