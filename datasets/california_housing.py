@@ -98,6 +98,11 @@ DATASET = Dataset(
     cache=CACHE,
     fetch=fetch,
     generate=generate,
+    limits=(
+        "Prices of 1990, capped at 500,001 $, of block groups, not of houses. Income and place stand in for who lives "
+        "there: a model of them repeats the segregation of the time. Not for valuing homes, lending or insurance."
+    ),
+    place=("Longitude", "Latitude"),
     derived={
         "BedrmsPerRoom": Derived(("AveBedrms", "AveRooms"), operator.truediv),
         "PeoplePerRoom": Derived(("AveOccup", "AveRooms"), operator.truediv),

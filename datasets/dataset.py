@@ -45,6 +45,8 @@ class Dataset:
     fetch: Callable[[], pa.Table]
     generate: Callable[[], pa.Table]
     derived: dict[str, Derived] = field(default_factory=dict)  # columns that `prepare` adds, which "all" leaves out
+    limits: str = ""  # what its rows say nothing of, and what they should not be used for
+    place: tuple[str, str] | None = None  # the columns of a row's longitude and latitude, in degrees
 
     @property
     def prepared_columns(self) -> tuple[str, ...]:

@@ -51,4 +51,8 @@ DATASET = Dataset(
     cache=None,
     fetch=fetch,
     generate=generate,
+    limits=(
+        "150 flowers, measured by hand in the 1930s; 38 of them for testing, so that one flower more or less is "
+        "2.6 points of accuracy. Not for identifying plants."
+    ),
 )

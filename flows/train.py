@@ -1,4 +1,4 @@
-"""Train a model: data/prepared/D -> artifacts/M (model, export, metrics) and logs/M (TensorBoard)."""
+"""Train a model: data/prepared/D -> artifacts/M (model, export, metrics, model card) and logs/M (TensorBoard)."""
 
 from prefect import flow
 
@@ -24,12 +24,14 @@ def train(model: str) -> None:
         use_device(params.hardware.device, threads)
         keras.ops.zeros(())  # the first operation prints too
 
+    from tasks.card import write_card_task
     from tasks.evaluate import evaluate_task
     from tasks.examples import read_schema_task
     from tasks.export import describe_origin, export_task, read_statistics_task, verify_export_task
     from tasks.files import staged_folder
     from tasks.fit import fit_task
     from tasks.logs import run_logs
+    from tasks.network import write_network_task
     from tasks.recipe import check_recipe_task
     from tasks.record import Stopwatch, metrics, run_facts, write_record_task
     from tasks.stream import open_split_task
@@ -55,11 +57,14 @@ def train(model: str) -> None:
         watch.lap("fit")
         export_task(fitted.model, recipe, statistics, describe_origin(schema, params.seed), folder)
         probes = verify_export_task(fitted.model, recipe, examples["valid"], schema["raw_sha256"], folder)
+        write_network_task(fitted.model, examples["valid"], folder)
         watch.lap("export")
         evaluation = evaluate_task(fitted.model, recipe, schema, memory, **examples)
         watch.lap("evaluate")
         measured = metrics(model, recipe, params.seed, schema, fitted, evaluation, probes)
-        write_record_task(measured, run_facts(watch.began, watch.seconds(), fitted), fitted, evaluation, folder)
+        facts = run_facts(recipe, watch.began, watch.seconds(), fitted)
+        write_record_task(measured, facts, fitted, evaluation, folder)
+        write_card_task(measured, facts, recipe, folder)
 
 
 if __name__ == "__main__":

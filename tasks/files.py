@@ -37,15 +37,21 @@ def staged_folder(destination: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_files(destination: Path, name: str) -> Iterator[Path]:
-    """Yield an empty folder whose files are moved into the folder `destination` when the block succeeds.
+    """Yield an empty folder whose files and folders are moved into the folder `destination` when the block succeeds.
 
-    `name` tells apart those who may write to `destination` at the same time.
+    What they replace is gone then, of a folder all of it. `name` tells apart those who may write to `destination` at
+    the same time.
     """
     with staging(destination / name) as folder:
-        yield folder
+        new = folder / "new"
+        new.mkdir()
+        yield new
         destination.mkdir(parents=True, exist_ok=True)
-        for file in sorted(folder.iterdir()):
-            file.replace(destination / file.name)
+        for part in sorted(new.iterdir()):
+            target = destination / part.name
+            if target.is_dir():
+                target.replace(folder / part.name)  # which goes with the staging
+            part.replace(target)
 
 
 @contextmanager

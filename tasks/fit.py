@@ -26,6 +26,8 @@ from tasks.stream import Split, telling_read_errors
 
 # Batches that a call runs where epochs are not fused; TensorFlow returns to Python in between.
 STEPS_PER_EXECUTION = 32
+# Of the weights in TensorBoard, over a whole training: about so many.
+HISTOGRAMS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +171,6 @@ def feed(
 def callbacks(
     name: str, params: ModelParams, order: EpochOrder, logs: Path | None, checkpoints: Path
 ) -> list[keras.callbacks.Callback]:
-    profiled = params.fit.profile_batches or 0
     return [
         order,
         # First, so that whatever looks at an epoch's end sees the averaged weights.
@@ -177,10 +178,18 @@ def callbacks(
         StopOnNonFiniteLoss(name),
         *([LossRatio()] if params.fit.loss_ratio else []),
         ProgressLog(),
-        *([keras.callbacks.TensorBoard(log_dir=str(logs), profile_batch=profiled)] if logs else []),
+        *([tensorboard(params, logs)] if logs else []),
         *checkpoint_callbacks(params, checkpoints),
         *early_stopping(params),
     ]
+
+
+def tensorboard(params: ModelParams, logs: Path) -> keras.callbacks.TensorBoard:
+    """Return what logs scalars, the graph, histograms of the weights, and the profile where one is asked for."""
+    every = max(1, params.fit.epochs // HISTOGRAMS)
+    return keras.callbacks.TensorBoard(
+        log_dir=str(logs), histogram_freq=every, profile_batch=params.fit.profile_batches or 0
+    )
 
 
 def make_reproducible(seed: int) -> None:

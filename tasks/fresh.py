@@ -1,7 +1,7 @@
 """Run a Python program in a process that has nothing of our code, as another user's would.
 
 A new interpreter spends seconds importing TensorFlow. A stage that runs in a fork of a process which has that
-done (stages/workers.py) forks a spare one at its start, before it imports or runs anything, for the program.
+done (stages/processes.py) forks a spare one at its start, before it imports or runs anything, for the program.
 """
 
 import ctypes

@@ -49,23 +49,24 @@ def metrics(
     }
 
 
-def run_facts(began: datetime, seconds: dict[str, float], fitted: Fitted | None = None) -> dict:
-    """Return the content of run.json. began: when the run started (UTC). seconds: what each step took.
+def run_facts(params: ModelParams, began: datetime, seconds: dict[str, float], fitted: Fitted) -> dict:
+    """Return the content of run.json.
 
-    fitted: the network that was trained, if one was.
+    params: the recipe. began: when the run started (UTC). seconds: what each step took.
     """
-    training = {"precision": fitted.precision, "execution": fitted.execution} if fitted else {}
     return {
         "began": began.isoformat(timespec="seconds"),
         "seconds": {step: round(taken, 3) for step, taken in seconds.items()},
         "peak_memory_bytes": peak_memory_bytes(),
         "device": device(),
-        **training,
+        "precision": fitted.precision,
+        "execution": fitted.execution,
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "backend": keras.backend.backend(),
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
         "git_commit": git_commit(),
+        "recipe": params.model_dump(mode="json", exclude_defaults=True),
     }
 
 

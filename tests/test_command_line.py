@@ -17,7 +17,7 @@ from conftest import ROOT, edit_params
         (("ingest", "mnist"), "The data sets of params.yaml: california_housing, fashion_mnist, iris, line."),
         (("prepare", "iris"), "data/raw/iris.json not found. Run `dvc repro ingest@iris` first."),
         (("train", "iris_perceptron"), "data/prepared/iris/schema.json not found. Run `dvc repro prepare@iris` first."),
-        (("report",), "artifacts/linear_neuron/history.csv not found. Run `dvc repro train@linear_neuron` first."),
+        (("report",), "artifacts: there is no model to report on. Run `make pipeline` or `dvc repro` first."),
     ],
 )
 def test_a_mistake_gets_one_message_and_exit_code_1(run_flow, words, told):

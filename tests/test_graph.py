@@ -14,10 +14,10 @@ GRAPH = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 BY_NAME = {
     "ingest": {"datasets/${key}.py"},
     "prepare": {"datasets/${key}.py"},
-    "train": {"datasets/${item.dataset}.py", "models/${item.family}.py", "models/layers.py"},
+    "train": {"datasets/${item.dataset}.py", "models/${item.family}.py", "models/layers.py", "tasks/card.md.jinja"},
     "parity": {"datasets/${item.dataset}.py", "models/${item.family}.py", "models/layers.py"},
     "baselines": {f"datasets/{name}.py" for name in YAML(typ="safe").load(ROOT / "params.yaml")["datasets"]},
-    "report": {"tasks/report.html.jinja"},
+    "report": {str(file.relative_to(ROOT)) for file in (ROOT / "tasks/report/templates").iterdir()},
 }
 
 
@@ -63,4 +63,4 @@ def test_the_stages_are_those_of_the_plan():
     assert GRAPH["train"]["do"]["params"] == ["hardware", "seed", "models.${key}"]
     assert GRAPH["prepare"]["do"]["params"] == ["datasets.${key}"]
     assert GRAPH["ingest"]["do"]["params"] == ["data.source"]
-    assert GRAPH["report"]["params"] == ["baselines", "models", "notes", "parity"]
+    assert GRAPH["report"]["params"] == ["baselines", "datasets", "models", "notes", "parity"]

@@ -1,20 +1,34 @@
-"""The report in a real browser, from a file, with every figure equal to its source."""
+"""The report in a real browser, from a file without a network, with every figure equal to its source."""
 
 import json
 import re
 import shutil
+import subprocess
+import sys
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from config.errors import UserError
 from config.params import load_params
-from tasks.report import confusion, describe_parity, duration, number, read_artifacts, verdict
+from tasks.report import report
+from tasks.report.classification import calibration, confusion, worst_mistakes
+from tasks.report.diagnosis import diagnose, weak_classes, weak_slices
+from tasks.report.drawing import draw
+from tasks.report.drift import compare_splits, far_out
+from tasks.report.figures import duration, number, sourced, verdict
+from tasks.report.model import describe_parity
 
 pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
 
 MARKS = "g.mark-rect path, g.mark-line path, g.mark-symbol path"
+SERIOUS = ("serious", "critical")
 
 
 @pytest.fixture(scope="module")
@@ -31,76 +45,383 @@ def browser():
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    opened.set_network_conditions(offline=True, latency=0, throughput=0)
     yield opened
     opened.quit()
 
 
-@pytest.fixture
-def page(browser, repo):
-    browser.set_network_conditions(offline=True, latency=0, throughput=0)
-    browser.get((repo / "reports/index.html").as_uri())
-    return browser
+def pages(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.html"))
 
 
-def texts(page, selector: str) -> list[str]:
-    return [element.text for element in page.find_elements("css selector", selector)]
+def show(browser, page: Path, width: int = 1440, scheme: str = "light") -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page.as_uri())
 
 
-def test_the_page_opens_without_an_error_and_shows_every_model(page, repo):
-    assert page.get_log("browser") == []
-    assert set(load_params(repo / "params.yaml").models) <= set(texts(page, "h2"))
-    assert "Sample data" in texts(page, ".sample")[0]
+def texts(browser, selector: str) -> list[str]:
+    return [element.text for element in browser.find_elements("css selector", selector)]
+
+
+def names_shown(browser) -> list[str]:
+    return [text.split("\n")[0].split(" ")[0] for text in texts(browser, "#all tbody tr:not([hidden]) th")]
+
+
+def test_there_is_a_page_for_every_model_and_data_set_and_all_are_small(repo):
+    params, folder = load_params(repo / "params.yaml"), repo / "reports"
+    assert {page.stem for page in pages(folder)} == {"index", *params.models, *params.datasets}
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 6_000_000
 
 
 @pytest.mark.parametrize("width", [375, 1440])
-def test_nothing_overflows(page, width):
-    page.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    )
-    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+def test_every_page_opens_without_an_error_and_nothing_overflows(browser, repo, width):
+    for page in pages(repo / "reports"):
+        show(browser, page, width)
+        assert browser.get_log("browser") == [], page
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page
+        assert "Sample data" in texts(browser, ".sample")[0]
 
 
-def test_every_chart_is_drawn_and_everything_seen_has_a_text(page, repo):
-    charts = page.find_elements("css selector", "figure svg")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation(browser, repo, scheme):
+    axe = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    for page in pages(repo / "reports"):
+        show(browser, page, scheme=scheme)
+        browser.execute_script(axe)
+        found = browser.execute_async_script("axe.run().then(arguments[0])")["violations"]
+        told = [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] in SERIOUS]
+        assert told == [], page
+
+
+def test_every_chart_is_drawn_and_all_that_is_seen_has_a_text(browser, repo):
     params = load_params(repo / "params.yaml")
-    models = params.models.values()
-    regressions = sum(model.task == "regression" for model in models)
-    with_aux = sum("loss_weights" in (model.compile.model_dump(exclude_none=True)) for model in models)
-    # The curves of each model, one more for a second output; scatter and residuals; the notes' recipe.
-    assert len(charts) == 2 * len(models) + with_aux + 2 * regressions + len(params.parity)
-    for chart in charts:
-        assert chart.size["width"] > 100
-        assert page.execute_script("return arguments[0].querySelectorAll(arguments[1]).length", chart, MARKS) > 1
-        assert page.execute_script("return arguments[0].querySelector('[aria-label]') !== null", chart)
-    assert all(image.get_attribute("alt") for image in page.find_elements("css selector", "img"))
-    assert page.find_elements("css selector", "img")
+    for page in pages(repo / "reports"):
+        show(browser, page)
+        charts = browser.find_elements("css selector", "figure.chart svg")
+        for chart in charts:
+            assert chart.size["width"] > 100
+            assert browser.execute_script("return arguments[0].querySelectorAll(arguments[1]).length", chart, MARKS) > 1
+            assert browser.execute_script("return arguments[0].querySelector('[aria-label]') !== null", chart)
+        assert all(image.get_attribute("alt") for image in browser.find_elements("css selector", "img"))
+        assert all(image.size["width"] > 20 for image in browser.find_elements("css selector", "img"))
+        if model := params.models.get(page.stem):
+            aux = "loss_weights" in model.compile.model_dump(exclude_none=True)
+            of_task = 2 if model.task == "regression" else 1  # scatter and residuals; calibration
+            on_map = model.task == "regression" and model.dataset == "california_housing"
+            assert len(charts) == 2 + aux + of_task + on_map + (page.stem in params.parity)
+        elif page.stem != "index":
+            assert charts
 
 
-def test_figures_on_the_page_equal_their_source(page, repo):
-    summary = {model["name"]: model for model in json.loads((repo / "reports/summary.json").read_text())}
-    rows = page.find_elements("css selector", "#overview ~ div tbody tr")
-    assert len(rows) == len(summary)  # of the networks, then of the baselines
-    for row in rows:
-        title, figure, *shown = texts(row, "th, td")
-        name = title.split("\n")[0]
-        measured = [summary[name]["metrics"][split][figure] for split in ("train", "valid", "test")]
-        assert shown[:3] == [number(value) for value in measured]
-        assert shown[5] == f"{summary[name]['params']:,}"
+def test_a_chart_that_is_pointed_at_tells_its_values(browser, repo):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    show(browser, repo / "reports/datasets/california_housing.html")
+    figure = browser.find_element("css selector", "figure.chart")
+    before = figure.find_element("css selector", "svg").size
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
+    ActionChains(browser).move_to_element(figure).perform()
+    WebDriverWait(browser, 20).until(lambda _: figure.get_attribute("data-alive") is not None)
+    after = figure.find_element("css selector", "svg").size
+    assert after["width"] == pytest.approx(before["width"], abs=4)
+    assert after["height"] == pytest.approx(before["height"], abs=4)
+    ActionChains(browser).move_to_element(figure.find_element("css selector", ".mark-line path")).perform()
+    WebDriverWait(browser, 10).until(lambda _: "share" in "".join(texts(browser, "#vg-tooltip-element")))
+    assert browser.get_log("browser") == []
 
 
-def test_the_runs_by_the_notes_recipe_are_shown_as_they_were_measured(page, repo):
-    for name in load_params(repo / "params.yaml").parity:
-        runs = json.loads((repo / f"artifacts/parity/{name}/metrics.json").read_text())["runs"]
-        history = pd.read_csv(repo / f"artifacts/parity/{name}/history.csv")
-        rows = page.find_elements("css selector", f'[aria-label="The notes\' recipe for {name}"] tr.run')
-        assert len(rows) == len(runs)
-        for row, run in zip(rows, runs, strict=True):
-            normalization, seed, epochs, valid, highest, *test = texts(row, "th, td")
-            assert (normalization, int(seed), int(epochs)) == (run["normalization"], run["seed"], run["epochs"])
-            assert valid == number(run["metrics"]["valid"]["rmse"])
-            assert test == [number(value) for key, value in run["metrics"]["test"].items() if key.endswith("rmse")]
-            assert highest == "\N{EN DASH}"  # one epoch
-        assert len(history) == sum(run["epochs"] for run in runs)
+def test_the_table_of_all_models_sorts(browser, repo):
+    summary = {row["name"]: row for row in json.loads((repo / "reports/summary.json").read_text())}
+    show(browser, repo / "reports/index.html")
+    button = browser.find_element("xpath", "//table[@id='all']//th[contains(., 'parameters')]//button")
+    for sign in (1, -1):
+        button.click()
+        counts = [sign * summary[name]["params"] for name in names_shown(browser)]
+        assert counts == sorted(counts)
+        assert len(counts) == len(summary)
+
+
+def test_the_table_of_all_models_filters(browser, repo):
+    summary = json.loads((repo / "reports/summary.json").read_text())
+    show(browser, repo / "reports/index.html")
+    browser.find_element("css selector", "select[name=task] option[value=''] ~ option:nth-of-type(2)").click()
+    task = browser.find_element("css selector", "select[name=task]").get_attribute("value")
+    browser.find_element("xpath", "//select[@name='kind']/option[.='network']").click()
+    wanted = [row["name"] for row in summary if row["task"] == task and row["kind"] == "network"]
+    assert wanted
+    assert names_shown(browser) == wanted
+    browser.find_element("css selector", "input[name=name]").send_keys(" NO such ")
+    assert names_shown(browser) == []
+    assert texts(browser, "form.filters output") == [f"0 of {len(summary)}"]
+
+
+def lookup(root: Path, source: str) -> float:
+    """Return what a JSON pointer of the page finds in its file."""
+    path, _, pointer = source.partition("#")
+    found = json.loads((root / path).read_text())
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list):
+            found = found[int(key)] if key.isdigit() else next(row for row in found if row["name"] == key)
+        else:
+            found = found[key]
+    return found
+
+
+def test_every_figure_on_a_page_equals_its_source(browser, repo):
+    for page in pages(repo / "reports"):
+        show(browser, page)
+        script = "return [...document.querySelectorAll('data')].map(d => [d.value, d.dataset.source, d.textContent])"
+        figures = browser.execute_script(script)
+        assert figures
+        for value, source, text in figures:
+            assert text == number(json.loads(value))
+            if source:
+                assert json.loads(value) == lookup(repo, source), source
+        measured = repo / f"artifacts/{page.stem}/metrics.json"
+        if measured.exists():  # of a model every one of its figures is there
+            sources = {source for _, source, _ in figures}
+            for split, by_name in json.loads(measured.read_text())["metrics"].items():
+                for figure in by_name:
+                    assert f"artifacts/{page.stem}/metrics.json#/metrics/{split}/{figure}" in sources
+
+
+def test_the_figures_worked_out_for_the_page_are_those_of_the_rows(browser, repo):
+    rows = pd.read_parquet(repo / "artifacts/housing_mlp/predictions.parquet")
+    raw = pq.read_table(repo / "data/raw/california_housing.parquet").to_pandas().iloc[rows["index"]]
+    show(browser, repo / "reports/models/housing_mlp.html")
+    shown = [
+        [cell.text for cell in row.find_elements("css selector", "th, td")]
+        for row in browser.find_elements("css selector", "[aria-label^='Figures by quarter'] tbody tr")
+    ]
+    errors = (rows["predicted"].astype(float) - rows["true"].astype(float)).to_numpy()
+    for column in ("MedInc", "Latitude"):
+        quarters = pd.qcut(raw[column].to_numpy(), 4)
+        mine = [row for row in shown if row[0].startswith(f"{column} ")]
+        assert len(mine) == 4
+        for row, quarter in zip(mine, quarters.categories, strict=True):
+            part = errors[quarters == quarter]
+            assert row[1] == number(float(np.sqrt((part**2).mean())))
+            assert row[4] == str(len(part))
+
+
+def test_the_lines_that_load_a_model_work(browser, repo, settings):
+    show(browser, repo / "reports/models/iris_mlp.html")
+    [lines] = texts(browser, "[aria-label='How to load iris_mlp']")
+    assert len(lines.splitlines()) == 3
+    done = subprocess.run(
+        [sys.executable, "-c", lines], cwd=repo, env=settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "petal_length" in done.stdout
+
+
+def test_it_is_built_quickly_without_tensorflow(repo, settings):
+    script = (
+        "import sys, tempfile; from pathlib import Path; from config.params import load_params\n"
+        "from tasks.report import report\n"
+        "report(load_params(), Path(tempfile.mkdtemp()))\n"
+        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=repo, env=settings, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.fixture
+def broken(repo, tmp_path, monkeypatch) -> Path:
+    """A copy of the workspace, which is the current directory, for reports on what is not as it should be."""
+    for name in ("params.yaml", "artifacts", "data"):
+        source = repo / name
+        shutil.copytree(source, tmp_path / name) if source.is_dir() else shutil.copy(source, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make_report(workspace: Path) -> Path:
+    folder = workspace / "made"
+    folder.mkdir()
+    report(load_params(), folder)
+    return folder
+
+
+def test_a_model_whose_files_are_missing_gets_a_page_that_says_which(broken, browser):
+    shutil.rmtree(broken / "artifacts/iris_mlp")
+    (broken / "artifacts/housing_mlp/predictions.parquet").unlink()
+    (broken / "artifacts/fashion_mlp/network/graph.json").write_text("{")
+    folder = make_report(broken)
+    show(browser, folder / "models/iris_mlp.html")
+    assert (
+        "artifacts/iris_mlp/metrics.json not found. Run `dvc repro train@iris_mlp` first." in texts(browser, "main")[0]
+    )
+    show(browser, folder / "models/housing_mlp.html")
+    assert "predictions.parquet not found" in texts(browser, "main")[0]
+    assert "Learning curves" in texts(browser, "h3")
+    show(browser, folder / "models/fashion_mlp.html")
+    assert "graph.json is not valid JSON" in texts(browser, "main")[0]
+    show(browser, folder / "index.html")
+    [row] = [row for row in texts(browser, "#all tbody tr") if row.startswith("iris_mlp")]
+    assert "missing" in row
+    assert "iris_mlp" not in {row["name"] for row in json.loads((folder / "summary.json").read_text())}
+    assert browser.get_log("browser") == []
+
+
+def test_a_model_trained_by_another_recipe_than_the_one_there_is_says_so(broken, browser):
+    text = (broken / "params.yaml").read_text()
+    (broken / "params.yaml").write_text(text.replace("learning_rate: 0.001", "learning_rate: 0.002"))
+    folder = make_report(broken)
+    show(browser, folder / "models/housing_mlp.html")
+    assert "out of date" in texts(browser, "main")[0]
+    show(browser, folder / "index.html")
+    assert "out of date" in next(row for row in texts(browser, "#all tbody tr") if row.startswith("housing_mlp"))
+
+
+def test_losses_that_are_not_numbers_and_data_that_is_gone_still_give_pages(broken, browser):
+    history = broken / "artifacts/iris_mlp/history.csv"
+    frame = pd.read_csv(history)
+    frame.loc[0, ["loss", "val_loss"]] = float("nan")
+    frame.to_csv(history, index=False)
+    shutil.rmtree(broken / "data/prepared/iris")
+    (broken / "data/raw/fashion_mnist.parquet").unlink()
+    folder = make_report(broken)
+    for name in ("models/iris_mlp", "models/fashion_mlp", "datasets/iris", "datasets/fashion_mnist"):
+        show(browser, folder / f"{name}.html")
+        assert browser.get_log("browser") == [], name
+    show(browser, folder / "models/iris_mlp.html")
+    assert "Diverged. The loss is not a finite number after epoch 1 of 1." in texts(browser, ".findings li")
+
+
+def test_without_any_model_there_is_one_message(broken):
+    shutil.rmtree(broken / "artifacts")
+    with pytest.raises(UserError, match="there is no model to report on"):
+        make_report(broken)
+
+
+def test_it_follows_the_dark_scheme(browser, repo):
+    colours = {}
+    for scheme in ("light", "dark"):
+        show(browser, repo / "reports/index.html", scheme=scheme)
+        ink = browser.execute_script("return getComputedStyle(document.body).color")
+        colours[scheme] = sum(map(int, re.findall(r"\d+", ink)[:3]))
+    assert colours["dark"] > 500 > colours["light"]
+
+
+def curves(train: list[float], valid: list[float]) -> list[str]:
+    history = pd.DataFrame({"epoch": range(1, len(train) + 1), "loss": train, "val_loss": valid})
+    return [finding.title for finding in diagnose(history, 0.9)]
+
+
+def test_the_diagnosis_tells_the_textbook_cases_apart():
+    steady = [1.0, 0.6, 0.5, 0.45, 0.44, 0.44, 0.44, 0.44, 0.44, 0.44]
+    assert curves(steady, steady) == ["converged"]
+    assert curves(steady, [1.0, 0.6, 0.5, 0.5, 2.0, 0.5, 0.5, 0.5, 0.5, 0.5]) == ["unstable"]
+    falling = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3]
+    assert curves(falling, [1.0, 0.9, 0.8, 0.7, 0.71, 0.73, 0.76, 0.8, 0.85, 0.9]) == ["overfitting"]
+    assert curves(falling, falling) == ["still improving"]
+    assert curves([1.0] * 3, [1.0] * 3) == ["too short to judge"]
+    assert curves([1.0, float("nan")], [1.0, float("nan")]) == ["diverged"]
+    assert curves([0.0] * 9, [0.0] * 9) == ["converged"]
+    history = pd.DataFrame({"epoch": range(1, 11), "loss": steady, "val_loss": steady})
+    assert [finding.title for finding in diagnose(history, 0.1)] == ["underfitting"]
+
+
+losses = st.floats(0, 1e6) | st.just(float("nan")) | st.just(float("inf"))
+
+
+@given(st.lists(st.tuples(losses, losses), min_size=1, max_size=30))
+def test_whatever_the_losses_are_the_diagnosis_says_something(pairs):
+    train, valid = zip(*pairs, strict=True)
+    assert curves(list(train), list(valid))
+
+
+def test_a_class_and_a_slice_far_behind_the_rest_are_pointed_out():
+    good, bad = (
+        {"precision": 0.9, "recall": 0.9, "f1": 0.9, "rows": 50},
+        {"precision": 0.5, "recall": 0.5, "f1": 0.5, "rows": 50},
+    )
+    assert [finding.title for finding in weak_classes({"a": good, "b": bad, "c": good})] == ["weak on b"]
+    assert weak_classes({"a": good, "b": {**bad, "rows": 3}}) == []
+    slices = {"x 0 to 1": {"rmse": 0.5, "bias": 0.0, "rows": 99}, "x 1 to 2": {"rmse": 0.9, "bias": -0.2, "rows": 99}}
+    [finding] = weak_slices(slices, 0.55)
+    assert finding.title == "weak where x 1 to 2"
+    assert "too low" in finding.text
+
+
+def test_the_confusion_matrix_counts_every_row():
+    frame = pd.DataFrame({"true": [0, 0, 1, 2, 2, 2], "predicted": [0, 1, 1, 2, 2, 0]})
+    rows = confusion(frame, ["a", "b", "c"])
+    assert [[cell["count"] for cell in row["cells"]] for row in rows] == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
+    assert rows[2]["cells"][2]["share"] == pytest.approx(2 / 3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60))
+def test_calibration_counts_every_row_once_and_is_0_for_an_oracle(rows):
+    true, share = zip(*rows, strict=True)
+    second = np.array(share)
+    frame = pd.DataFrame(
+        {"true": true, "predicted": (second >= 0.5).astype(int), "probability a": 1 - second, "probability b": second}
+    )
+    found = calibration(frame, ["a", "b"])
+    assert sum(row["rows"] for row in found["bins"]) == len(rows)
+    assert 0 <= found["error"] <= 1
+    oracle = frame.assign(
+        predicted=frame["true"], **{"probability a": 1.0 - frame["true"], "probability b": 1.0 * frame["true"]}
+    )
+    assert calibration(oracle, ["a", "b"])["error"] == 0
+    wrong = worst_mistakes(frame, ["a", "b"])
+    sure = np.where(wrong["predicted"] == 1, wrong["probability b"], wrong["probability a"])
+    assert (wrong["true"] != wrong["predicted"]).all()
+    assert (np.diff(sure) <= 0).all()
+
+
+def test_drift_is_told_where_a_split_was_moved_and_not_where_it_was_not():
+    rng = np.random.default_rng(0)
+    rows = {"train": np.arange(600), "valid": np.arange(600, 800), "test": np.arange(800, 1000)}
+    same, moved = rng.normal(size=1000), rng.normal(size=1000)
+    moved[rows["test"]] += 1
+    labels = rng.integers(0, 3, 1000)
+    found = compare_splits({"same": same, "moved": moved, "label": labels}, rows, classes=True)
+    assert [(row["column"], row["split"]) for row in found if row["drift"]] == [("moved", "test")]
+    labels[rows["valid"]] = 0
+    found = compare_splits({"same": same, "label": labels}, rows, classes=True)
+    assert [(row["column"], row["split"]) for row in found if row["drift"]] == [("label", "valid")]
+
+
+def test_far_out_values_are_counted():
+    values = np.concatenate([np.arange(100.0), [1000.0, -1000.0]])
+    found = far_out(values)
+    assert found["rows"] == 2
+    assert (found["lowest"], found["highest"]) == (-1000, 1000)
+
+
+@st.composite
+def graphs(draw_from):
+    count = draw_from(st.integers(2, 9))
+    names = [f"layer_{number}" for number in range(count)]
+    links = [[names[draw_from(st.integers(0, number - 1))], names[number]] for number in range(1, count)]
+    further = draw_from(st.lists(st.tuples(st.integers(0, count - 2), st.integers(1, count - 1)), max_size=4))
+    links += [[names[a], names[b]] for a, b in further if a < b and [names[a], names[b]] not in links]
+    layers = [{"name": name, "type": "Dense", "shape": [3], "activation": None} for name in names]
+    return {"layers": layers, "links": links}
+
+
+@given(graphs())
+def test_no_two_boxes_of_a_network_overlap_and_every_layer_is_below_what_it_reads(graph):
+    drawing = draw(graph)
+    places = [(box.x, box.y) for box in drawing.boxes]
+    assert len(drawing.boxes) == len(graph["layers"])
+    assert len(drawing.lines) == len(graph["links"])
+    for place, (x, y) in enumerate(places):
+        assert 0 <= x <= drawing.width - 168
+        assert 0 <= y <= drawing.height - 44
+        assert all(abs(x - u) >= 168 or abs(y - v) >= 44 for u, v in places[place + 1 :])
+    level = {box.title: box.y for box in drawing.boxes}
+    assert all(level[source] < level[reader] for source, reader in graph["links"])
 
 
 def test_the_highest_figure_counts_from_the_fourth_epoch_on():
@@ -114,25 +435,6 @@ def test_the_highest_figure_counts_from_the_fourth_epoch_on():
     shown = describe_parity({"history": pd.DataFrame(epochs), "runs": [run]}, "rmse", {})
     assert shown["rows"][0]["highest"] == 0.6
     assert shown["means"] == [{"normalization": "standard", "valid": 0.5, "test": {"rmse": 0.4}}]
-
-
-def test_it_follows_the_dark_scheme(page):
-    def ink():
-        return page.execute_script("return getComputedStyle(document.body).color")
-
-    colours = {}
-    for scheme in ("light", "dark"):
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        colours[scheme] = sum(map(int, re.findall(r"\d+", ink())[:3]))
-    assert colours["dark"] > 500 > colours["light"]
-
-
-def test_the_confusion_matrix_counts_every_row():
-    frame = pd.DataFrame({"true": [0, 0, 1, 2, 2, 2], "predicted": [0, 1, 1, 2, 2, 0]})
-    rows = confusion(frame, ["a", "b", "c"])
-    assert [[cell["count"] for cell in row["cells"]] for row in rows] == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
-    assert rows[2]["cells"][2]["share"] == pytest.approx(2 / 3)
 
 
 def test_the_verdict_knows_which_way_is_better():
@@ -150,20 +452,12 @@ def test_numbers_are_shown_with_four_digits(value, shown):
     assert number(value) == shown
 
 
+def test_a_figure_keeps_its_source():
+    assert sourced(0.5, "a.json", "T-shirt/top", "f1") == (
+        '<data value="0.5" data-source="a.json#/T-shirt~1top/f1">0.5000</data>'
+    )
+
+
 @pytest.mark.parametrize(("seconds", "shown"), [(3.21, "3.2 s"), (59.97, "1 min 0 s"), (119.7, "2 min 0 s")])
 def test_durations_are_rounded_before_they_are_divided(seconds, shown):
     assert duration(seconds) == shown
-
-
-def test_a_missing_model_is_told_with_the_stage_to_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        UserError, match=r"artifacts/housing_mlp/history\.csv not found\. Run `dvc repro train@housing_mlp`"
-    ):
-        read_artifacts("housing_mlp")
-    folder = Path("artifacts/housing_mlp")
-    folder.mkdir(parents=True)
-    (folder / "history.csv").write_text("epoch,loss\n1,2\n")
-    (folder / "predictions.parquet").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"dvc repro --force train@housing_mlp"):
-        read_artifacts("housing_mlp")

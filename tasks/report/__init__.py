@@ -1,0 +1,83 @@
+"""Report: pages that work from a file without a network, and `summary.json`.
+
+index.html has all models; models/ and datasets/ a page for each; assets/ what the pages' script needs.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prefect import task
+
+from config import paths
+from config.errors import UserError
+from config.params import Params
+from tasks.files import write_json
+from tasks.report.data import describe_data
+from tasks.report.figures import duration, number, percent, signed, sourced
+from tasks.report.model import describe_model
+from tasks.report.overview import SUMMARY, describe_overview, summarize
+from tasks.report.read import read_artifacts, read_baselines, read_data, read_parity
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def report(params: Params, folder: Path) -> None:
+    """Write the pages and `summary.json` of all models and data sets of `params` into `folder`.
+
+    What is not there or damaged is told on its page; raises UserError where no model is there at all.
+    """
+    artifacts = {name: read_artifacts(name) for name in params.models}
+    if all(read.metrics is None for read in artifacts.values()):
+        raise UserError(f"{paths.ARTIFACTS}: there is no model to report on. Run `make pipeline` or `dvc repro` first.")
+    parities = {name: read_parity(name) for name in params.parity}
+    baselines = read_baselines(params)
+    data = {name: read_data(name) for name in params.datasets}
+    summary = summarize(params, artifacts, parities, baselines)
+    write_json(folder / SUMMARY, summary)
+
+    pages = open_templates()
+    sample = any(read.provenance and read.provenance["source"] == "sample" for read in data.values())
+    common = {"sample": sample, "models": list(params.models), "datasets": list(params.datasets)}
+
+    def write(path: str, template: str, **values: Any) -> None:
+        target = folder / path
+        target.parent.mkdir(exist_ok=True)
+        text = pages.get_template(template).render(**common, root="../" * path.count("/"), here=path, **values)
+        target.write_text(text, encoding="utf-8")
+
+    write("index.html", "overview.html.jinja", page=describe_overview(params, summary, artifacts, data))
+    for name, read in artifacts.items():
+        recipe = params.models[name]
+        rivals = {
+            other: rival
+            for other, rival in baselines.items()
+            if (rival["dataset"], rival["target"]) == (recipe.dataset, recipe.target)
+        }
+        page = describe_model(read, params, data[recipe.dataset], parities.get(name), rivals)
+        write(f"models/{name}.html", "model.html.jinja", page=page)
+    for name, known in data.items():
+        used_by = [model for model, recipe in params.models.items() if recipe.dataset == name]
+        write(f"datasets/{name}.html", "dataset.html.jinja", page=describe_data(known, used_by))
+    write_assets(folder / "assets")
+
+
+def open_templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"number": number, "signed": signed, "duration": duration, "percent": percent}
+    environment.globals["sourced"] = sourced
+    return environment
+
+
+def write_assets(folder: Path) -> None:
+    """Write the pages' script, and Vega for it, which draws a chart anew when it is pointed at."""
+    folder.mkdir()
+    shutil.copy(TEMPLATES / "report.js", folder)
+    (folder / "vega.js").write_text(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"), encoding="utf-8")
+
+
+report_task = task(report)
