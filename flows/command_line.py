@@ -124,18 +124,22 @@ def end(code: int, message: str) -> NoReturn:
 
 def parse(flow: Flow) -> dict[str, str]:
     module = sys.modules["__main__"]
-    name = module.__spec__.name if module.__spec__ else flow.name
-    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=module.__doc__)
-    for argument in inspect.signature(flow.fn).parameters:
-        parser.add_argument(argument, help=f"a name below `{argument}s` in params.yaml")
+    program = module.__spec__.name if module.__spec__ else flow.name
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=module.__doc__)
+    for name, argument in inspect.signature(flow.fn).parameters.items():
+        if argument.default is inspect.Parameter.empty:
+            parser.add_argument(name, help=f"a name below `{name}s` in params.yaml")
+        else:
+            parser.add_argument(name, nargs="?", default=argument.default, help=f"{argument.default} unless given")
     return vars(parser.parse_args())
 
 
 def check_names(arguments: dict[str, str]) -> None:
     """Refuse an unknown data set or model, or a faulty params.yaml, before a server is started for it."""
     params = load_params()
-    for kind, name in arguments.items():
-        {"dataset": params.dataset, "model": params.model}[kind](name)
+    known = {"dataset": params.dataset, "model": params.model}
+    for kind in known.keys() & arguments.keys():
+        known[kind](arguments[kind])
 
 
 def interrupt(*_: object) -> NoReturn:

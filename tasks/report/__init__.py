@@ -4,6 +4,7 @@ index.html has all models; models/ and datasets/ a page for each; assets/ what t
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from config import paths
 from config.errors import UserError
 from config.params import Params
 from tasks.files import write_json
+from tasks.report.comparison import compare
 from tasks.report.data import describe_data
 from tasks.report.figures import duration, number, percent, signed, sourced
 from tasks.report.model import describe_model
@@ -38,16 +40,8 @@ def report(params: Params, folder: Path) -> None:
     summary = summarize(params, artifacts, parities, baselines)
     write_json(folder / SUMMARY, summary)
 
-    pages = open_templates()
     sample = any(read.provenance and read.provenance["source"] == "sample" for read in data.values())
-    common = {"sample": sample, "models": list(params.models), "datasets": list(params.datasets)}
-
-    def write(path: str, template: str, **values: Any) -> None:
-        target = folder / path
-        target.parent.mkdir(exist_ok=True)
-        text = pages.get_template(template).render(**common, root="../" * path.count("/"), here=path, **values)
-        target.write_text(text, encoding="utf-8")
-
+    write = page_writer(params, sample, folder)
     write("index.html", "overview.html.jinja", page=describe_overview(params, summary, artifacts, data))
     for name, read in artifacts.items():
         recipe = params.models[name]
@@ -62,6 +56,29 @@ def report(params: Params, folder: Path) -> None:
         used_by = [model for model, recipe in params.models.items() if recipe.dataset == name]
         write(f"datasets/{name}.html", "dataset.html.jinja", page=describe_data(known, used_by))
     write_assets(folder / "assets")
+
+
+def comparison(params: Params, old: str, new: str, folder: Path) -> None:
+    """Write `compare.html`, what differs between two revisions, into `folder`; see `compare` for what it raises."""
+    page_writer(params, params.data.source == "sample", folder)(
+        "compare.html", "comparison.html.jinja", page=compare(old, new)
+    )
+    if not (paths.REPORTS / "assets").exists():
+        write_assets(folder / "assets")
+
+
+def page_writer(params: Params, sample: bool, folder: Path) -> Callable[..., None]:
+    """Return what writes a page below `folder` from a template. sample: whether its figures are of sample data."""
+    pages = open_templates()
+    common = {"sample": sample, "models": list(params.models), "datasets": list(params.datasets)}
+
+    def write(path: str, template: str, **values: Any) -> None:
+        target = folder / path
+        target.parent.mkdir(exist_ok=True)
+        text = pages.get_template(template).render(**common, root="../" * path.count("/"), here=path, **values)
+        target.write_text(text, encoding="utf-8")
+
+    return write
 
 
 def open_templates() -> Environment:
@@ -81,3 +98,4 @@ def write_assets(folder: Path) -> None:
 
 
 report_task = task(report)
+comparison_task = task(comparison)
