@@ -201,13 +201,14 @@ def calibration(bins: list[dict], error: float) -> Markup:
     marks = (
         alt.Chart(
             pd.DataFrame(bins),
-            description=f"accuracy by confidence in {len(bins)} bins; expected calibration error {error:.4f}; "
-            "the dashed line is perfect",
+            description=f"accuracy by confidence in {len(bins)} bins, larger where there are more rows; "
+            f"expected calibration error {error:.4f}; the dashed line is perfect",
         )
-        .mark_line(color=TRAIN, point=alt.OverlayMarkDef(color=TRAIN, size=50))
+        .mark_circle(color=TRAIN, opacity=1)
         .encode(
             alt.X("confidence:Q", scale=alt.Scale(domain=[0, 1])),
             alt.Y("accuracy:Q", scale=alt.Scale(domain=[0, 1])),
+            alt.Size("rows:Q", scale=alt.Scale(type="sqrt", range=[20, 300]), legend=None),
             tooltip=[alt.Tooltip("confidence:Q", format=".3f"), alt.Tooltip("accuracy:Q", format=".3f"), "rows:Q"],
         )
     )

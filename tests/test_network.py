@@ -1,0 +1,87 @@
+"""What `train` writes for readers: the layers of every network as they are, what a picture becomes, the model card."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import FEW_MODELS, ROOT
+from ruamel.yaml import YAML
+
+from config.params import load_params
+
+pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
+
+
+def graph_of(repo, model: str) -> dict:
+    return json.loads((repo / f"artifacts/{model}/network/graph.json").read_text())
+
+
+@pytest.mark.parametrize("model", FEW_MODELS)
+def test_the_layers_have_all_parameters_and_lead_from_the_inputs_to_the_outputs(repo, model):
+    graph = graph_of(repo, model)
+    measured = json.loads((repo / f"artifacts/{model}/metrics.json").read_text())
+    names = [layer["name"] for layer in graph["layers"]]
+    assert sum(layer["parameters"] for layer in graph["layers"]) == measured["parameters"]["total"]
+    assert sum(layer["trainable"] for layer in graph["layers"]) == measured["parameters"]["trainable"]
+    read, reading = {source for source, _ in graph["links"]}, {reader for _, reader in graph["links"]}
+    inputs = set(load_params(repo / "params.yaml").models[model].inputs)
+    assert set(names) - reading == inputs
+    assert {"output"} <= set(names) - read <= {"output", "aux"}
+    assert all(names.index(source) < names.index(reader) for source, reader in graph["links"])
+
+
+def test_a_subclassed_network_is_the_functional_one(repo):
+    subclassed, functional = (graph_of(repo, f"housing_wide_deep_{kind}") for kind in ("subclassed", "aux"))
+
+    def key(layer: dict) -> str:
+        return layer["name"]
+
+    assert sorted(subclassed["links"]) == sorted(functional["links"])
+    assert sorted(subclassed["layers"], key=key) == sorted(functional["layers"], key=key)
+
+
+def test_filters_and_maps_are_those_of_the_trained_network(repo):
+    import keras
+
+    folder = repo / "artifacts/multi_input_cnn"
+    shapes = {layer["name"]: layer["shape"] for layer in graph_of(repo, "multi_input_cnn")["layers"]}
+    with np.load(folder / "network/filters.npz") as filters, np.load(folder / "network/maps.npz") as maps:
+        assert set(filters) == {"grey_convolution_1", "colour_convolution_1"}
+        for name, values in maps.items():
+            assert [*values.shape[:2]] == shapes[name][:2]
+            assert values.min() >= 0  # of a relu
+            assert values.max() > 0
+        network = keras.saving.load_model(folder / "model.keras")
+        for name, kernel in filters.items():
+            assert np.array_equal(kernel, keras.ops.convert_to_numpy(network.get_layer(name).kernel))
+        assert len(maps) == sum(isinstance(layer, keras.layers.Conv2D) for layer in network.layers)
+    with np.load(repo / "artifacts/iris_mlp/network/maps.npz") as none:
+        assert not none.files
+
+
+@pytest.mark.parametrize("model", FEW_MODELS)
+def test_the_model_card_has_a_head_its_sections_and_every_figure(repo, model):
+    card = (repo / f"artifacts/{model}/README.md").read_text()
+    measured = json.loads((repo / f"artifacts/{model}/metrics.json").read_text())
+    head = YAML(typ="safe").load(card.split("---\n")[1])
+    assert head["library_name"] == "keras"
+    assert head["datasets"] == [measured["dataset"]]
+    assert "sample data" in card
+    sections = re.findall(r"^## (.+)$", card, re.MULTILINE)
+    assert sections[:3] == ["Model details", "Intended use", "Factors"]
+    assert sections[-1] == "Ethical considerations and caveats"
+    assert len(card.rsplit("caveats\n", 1)[1]) > 50
+    for split, figures in measured["metrics"].items():
+        row = " | ".join(f"{value:.4f}" for value in figures.values())
+        assert f"| {split} | {row} |" in card
+    for name, figures in measured["per_class"].items():
+        assert f"| {name} | {figures['precision']:.4f} |" in card
+
+
+def test_every_real_data_set_says_what_it_is_not_for():
+    from datasets import get_dataset
+
+    for file in (ROOT / "datasets").glob("*.py"):
+        if file.stem not in ("__init__", "dataset"):
+            assert get_dataset(file.stem).limits.endswith(".")
