@@ -40,7 +40,7 @@ from stages.processes import Emit, Stopped, import_ahead, open_processes, run, s
 from stages.progress import Progress, show_progress, summary
 from stages.queue import DONE, Ending, Needs, Start, drive
 from stages.reproduce import reproduce
-from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN
+from stages.workspace import ENDINGS_OF_RUN, PIPELINE_PROCESS, PIPELINE_RUN
 
 MOST_JOBS = 256
 INTERRUPTED = "interrupted. What was done until then is recorded; the stages that were running are as they were before."
@@ -123,6 +123,8 @@ def run_graph(
             raise
         finally:
             put_in_order(plan.order, before)
+        if endings.get("report") == "not run":
+            report_failures(endings, host, progress)
         told = summary(endings, time.monotonic() - began)
         progress.tell(told)
     get_run_logger().info(told)
@@ -221,6 +223,17 @@ def bring_up_to_date(chosen: Start, known: bool, force: bool, threads: int, host
         progress.line(stage, f"{type(error).__name__}: {error}")  # its traceback is in Prefect's log
         raise
     return Completed(name={"ran": "Completed", "restored": "Restored", "unchanged": "Unchanged"}[outcome])
+
+
+def report_failures(endings: dict[str, Ending], host: Host, progress: Progress) -> None:
+    """Make the report of a run in which something failed, and which therefore did not come to it: it says what failed.
+
+    That is no business of DVC's, for which the report remains to be made.
+    """
+    undone = {stage: ending for stage, ending in endings.items() if ending not in DONE}
+    environment = {**os.environ, **run_environment(), ENDINGS_OF_RUN: json.dumps(undone)}
+    if host.run("python -m flows.report", environment, get_run_logger().info, 1) == 0:
+        progress.tell(f"{paths.REPORTS / 'index.html'} says which models failed")
 
 
 def run_environment() -> dict[str, str]:

@@ -17,6 +17,8 @@ BEFORE = paths.STAGING / "before-experiment"
 PIPELINE_RUN = "HEAVISIDE_PIPELINE_RUN"
 # And its process.
 PIPELINE_PROCESS = "HEAVISIDE_PIPELINE_PROCESS"
+# Set for the report that it makes when stages failed: a JSON object, what became of each that was not done.
+ENDINGS_OF_RUN = "HEAVISIDE_ENDINGS"
 
 
 @contextmanager

@@ -224,7 +224,7 @@ def test_it_is_built_quickly_without_tensorflow(repo, settings):
     script = (
         "import sys, tempfile; from pathlib import Path; from config.params import load_params\n"
         "from tasks.report import report\n"
-        "report(load_params(), Path(tempfile.mkdtemp()))\n"
+        "report(load_params(), Path(tempfile.mkdtemp()), {})\n"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -243,10 +243,10 @@ def broken(repo, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def make_report(workspace: Path) -> Path:
+def make_report(workspace: Path, **endings: str) -> Path:
     folder = workspace / "made"
     folder.mkdir()
-    report(load_params(), folder)
+    report(load_params(), folder, {f"train@{name}": ending for name, ending in endings.items()})
     return folder
 
 
@@ -279,6 +279,15 @@ def test_a_model_trained_by_another_recipe_than_the_one_there_is_says_so(broken,
     assert "out of date" in texts(browser, "main")[0]
     show(browser, folder / "index.html")
     assert "out of date" in next(row for row in texts(browser, "#all tbody tr") if row.startswith("housing_mlp"))
+
+
+def test_a_model_that_failed_in_the_last_run_says_so(broken, browser):
+    folder = make_report(broken, iris_mlp="failed")
+    show(browser, folder / "models/iris_mlp.html")
+    assert "failed in the last run: what follows is of an earlier one" in texts(browser, "main")[0]
+    show(browser, folder / "index.html")
+    assert "failed" in next(row for row in texts(browser, "#all tbody tr") if row.startswith("iris_mlp"))
+    assert not (folder / "summary.json").exists()
 
 
 def test_losses_that_are_not_numbers_and_data_that_is_gone_still_give_pages(broken, browser):

@@ -26,10 +26,11 @@ from tasks.report.read import read_artifacts, read_baselines, read_data, read_pa
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def report(params: Params, folder: Path) -> None:
+def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
     """Write the pages and `summary.json` of all models and data sets of `params` into `folder`.
 
-    What is not there or damaged is told on its page; raises UserError where no model is there at all.
+    endings: what became of the stages that a run did not do, such as "failed"; then there is no new `summary.json`,
+    which is of whole runs. What is not there or damaged is told on its page. Raises UserError where there is no model.
     """
     artifacts = {name: read_artifacts(name) for name in params.models}
     if all(read.metrics is None for read in artifacts.values()):
@@ -38,11 +39,12 @@ def report(params: Params, folder: Path) -> None:
     baselines = read_baselines(params)
     data = {name: read_data(name) for name in params.datasets}
     summary = summarize(params, artifacts, parities, baselines)
-    write_json(folder / SUMMARY, summary)
+    if not endings:
+        write_json(folder / SUMMARY, summary)
 
     sample = any(read.provenance and read.provenance["source"] == "sample" for read in data.values())
     write = page_writer(params, sample, folder)
-    write("index.html", "overview.html.jinja", page=describe_overview(params, summary, artifacts, data))
+    write("index.html", "overview.html.jinja", page=describe_overview(params, summary, artifacts, data, endings))
     for name, read in artifacts.items():
         recipe = params.models[name]
         rivals = {
@@ -50,7 +52,9 @@ def report(params: Params, folder: Path) -> None:
             for other, rival in baselines.items()
             if (rival["dataset"], rival["target"]) == (recipe.dataset, recipe.target)
         }
-        page = describe_model(read, params, data[recipe.dataset], parities.get(name), rivals)
+        page = describe_model(
+            read, params, data[recipe.dataset], parities.get(name), rivals, endings.get(f"train@{name}")
+        )
         write(f"models/{name}.html", "model.html.jinja", page=page)
     for name, known in data.items():
         used_by = [model for model, recipe in params.models.items() if recipe.dataset == name]

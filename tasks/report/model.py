@@ -22,9 +22,17 @@ EXAMPLES = 3
 
 
 def describe_model(
-    read: Artifacts, params: Params, data: Data, parity: dict | None, baselines: dict[str, dict]
+    read: Artifacts,
+    params: Params,
+    data: Data,
+    parity: dict | None,
+    baselines: dict[str, dict],
+    ending: str | None,
 ) -> dict[str, Any]:
-    """Return what the page of a model shows. baselines: those that learn the same from the same data set."""
+    """Return what the page of a model shows.
+
+    baselines: those that learn the same from the same data set. ending: of its training in a run that did not do it.
+    """
     recipe, metrics = params.models[read.name], read.metrics
     notes = comparable_notes(params, read.name, metrics["source"] if metrics else "real") or {}
     figure, more_is_better = MAIN_FIGURE[recipe.task]
@@ -35,6 +43,7 @@ def describe_model(
         "figure": figure,
         "unit": f" ({data.dataset.target_unit})" if recipe.task == "regression" and data.dataset.target_unit else "",
         "missing": read.missing,
+        "ending": ending,
         "changed": is_out_of_date(read, recipe),
         "metrics": metrics,
         "run": read.run,

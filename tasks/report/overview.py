@@ -55,12 +55,20 @@ def summarize(
 
 
 def describe_overview(
-    params: Params, summary: list[dict[str, Any]], artifacts: dict[str, Artifacts], data: dict[str, Data]
+    params: Params,
+    summary: list[dict[str, Any]],
+    artifacts: dict[str, Artifacts],
+    data: dict[str, Data],
+    endings: dict[str, str],
 ) -> dict[str, Any]:
-    """Return what the first page shows. summary: of `summarize`."""
+    """Return what the first page shows. summary: of `summarize`. endings: of the stages that a run did not do."""
     committed = last_committed()
     measured = {row["name"]: row for row in summary}
-    rows = [describe_row(params, name, measured.get(name), artifacts.get(name), committed) for name in names(params)]
+    rows = [
+        describe_row(params, name, measured.get(name), committed)
+        | {"status": status(params, name, name in measured, artifacts.get(name), endings)}
+        for name in [*params.models, *params.baselines]
+    ]
     mark_best(rows)
     runs = [read.run for read in artifacts.values() if read.run]
     return {
@@ -76,13 +84,7 @@ def describe_overview(
     }
 
 
-def names(params: Params) -> list[str]:
-    return [*params.models, *params.baselines]
-
-
-def describe_row(
-    params: Params, name: str, measured: dict | None, read: Artifacts | None, committed: dict | None
-) -> dict[str, Any]:
+def describe_row(params: Params, name: str, measured: dict | None, committed: dict | None) -> dict[str, Any]:
     """Return a row of the table of all models. measured: of the summary; None where it was not."""
     baseline = name in params.baselines
     source: Any = params.baselines[name] if baseline else params.models[name]
@@ -93,7 +95,6 @@ def describe_row(
     return {
         "name": name,
         "kind": "baseline" if baseline else "network",
-        "status": status(params, name, measured, read),
         "dataset": {"name": source.dataset, "title": get_dataset(source.dataset).title},
         "target": source.target,
         "task": task,
@@ -106,9 +107,13 @@ def describe_row(
     }
 
 
-def status(params: Params, name: str, measured: dict | None, read: Artifacts | None) -> str:
-    """Return whether a model is "done", "out of date" (trained by another recipe than params.yaml's) or "missing"."""
-    if measured is None:
+def status(params: Params, name: str, measured: bool, read: Artifacts | None, endings: dict[str, str]) -> str:
+    """Return "done", what became of the model in a run that did not do it, "missing", or "out of date": trained by
+    another recipe than that of params.yaml.
+    """
+    if ending := endings.get(f"train@{name}" if name in params.models else "baselines"):
+        return ending
+    if not measured:
         return "missing"
     if read and is_out_of_date(read, params.models[name]):
         return "out of date"
