@@ -103,7 +103,7 @@ def test_every_chart_is_drawn_and_all_that_is_seen_has_a_text(browser, repo):
         charts = browser.find_elements("css selector", "figure.chart svg")
         for chart in charts:
             assert chart.size["width"] > 100
-            assert browser.execute_script("return arguments[0].querySelectorAll(arguments[1]).length", chart, MARKS) > 1
+            assert browser.execute_script("return arguments[0].querySelectorAll(arguments[1]).length", chart, MARKS) > 0
             assert browser.execute_script("return arguments[0].querySelector('[aria-label]') !== null", chart)
         assert all(image.get_attribute("alt") for image in browser.find_elements("css selector", "img"))
         assert all(image.size["width"] > 20 for image in browser.find_elements("css selector", "img"))
@@ -129,7 +129,7 @@ def test_a_chart_that_is_pointed_at_tells_its_values(browser, repo):
     after = figure.find_element("css selector", "svg").size
     assert after["width"] == pytest.approx(before["width"], abs=4)
     assert after["height"] == pytest.approx(before["height"], abs=4)
-    ActionChains(browser).move_to_element(figure.find_element("css selector", ".mark-line path")).perform()
+    ActionChains(browser).move_to_element(figure.find_element("css selector", ".mark-symbol path")).perform()
     WebDriverWait(browser, 10).until(lambda _: "share" in "".join(texts(browser, "#vg-tooltip-element")))
     assert browser.get_log("browser") == []
 

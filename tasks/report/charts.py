@@ -17,6 +17,7 @@ INK, FAINT, TRAIN, VALID, TEST = "var(--ink)", "var(--faint)", "var(--train)", "
 SPLITS = alt.Scale(domain=["train", "valid", "test"], range=[TRAIN, VALID, TEST])
 BINS = 40
 FEW = 200  # rows that are drawn one by one
+UNSEEN = {"size": 60, "opacity": 0}  # a point of a line, which tells its values all the same
 
 
 def figure(chart: alt.Chart | alt.LayerChart, width: int = WIDTH, height: int = HEIGHT, title: str = "") -> Markup:
@@ -58,7 +59,7 @@ def learning_curves(history: pd.DataFrame, column: str) -> Markup:
             description=f"{column} by epoch; after {len(history)} epochs {last[column]:.4g} on train and "
             f"{last[f'val_{column}']:.4g} on valid",
         )
-        .mark_line(strokeWidth=2, point={"size": 16 if len(history) <= 60 else 5})
+        .mark_line(strokeWidth=2, point={"size": 16} if len(history) <= 60 else UNSEEN)
         .encode(
             alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)),
             alt.Y("value:Q", title=column, scale=scale_of(curves["value"])),
@@ -82,7 +83,7 @@ def parity_curves(history: pd.DataFrame, column: str) -> Markup:
         alt.Chart(
             values, description=f"{column} on valid by epoch for each seed; highest after epoch 3: {told or 'none'}"
         )
-        .mark_line(strokeWidth=1.5, opacity=0.75, point={"size": 10})
+        .mark_line(strokeWidth=1.5, opacity=0.75, point={"size": 10} if len(values) <= 400 else UNSEEN)
         .encode(
             alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)),
             alt.Y("value:Q", title=f"{column} on valid", scale=alt.Scale(zero=False)),
@@ -140,7 +141,7 @@ def predicted_against_true(predictions: pd.DataFrame, unit: str) -> Markup:
 
 def residuals(errors: pd.Series, unit: str) -> Markup:
     """Draw how the residuals, predicted - true, are distributed."""
-    binned = pd.cut(errors, min(BINS, max(1, len(errors) // 2)))
+    binned = pd.cut(errors, min(BINS, max(5, len(errors) // 5)))
     counted = binned.value_counts(sort=False)
     frame = pd.DataFrame(
         {"from": [b.left for b in counted.index], "to": [b.right for b in counted.index], "rows": counted.to_numpy()}
@@ -220,7 +221,7 @@ def distribution(bins: list[dict], name: str) -> Markup:
     frame = pd.DataFrame(bins).round(6)
     chart = (
         alt.Chart(frame, description=f"distribution of {name} by split")
-        .mark_line(interpolate="step-after", strokeWidth=1.5)
+        .mark_line(interpolate="step-after", strokeWidth=1.5, point=UNSEEN)
         .encode(
             alt.X("from:Q", title=None, axis=alt.Axis(tickCount=4)),
             alt.Y("share:Q", title=None, axis=alt.Axis(format="%", tickCount=3)),

@@ -43,7 +43,7 @@ function filterable(form) {
     }
     shown.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
   };
-  form.addEventListener("input", apply);
+  for (const event of ["input", "change"]) form.addEventListener(event, apply);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = false;
   apply();
