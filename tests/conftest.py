@@ -151,7 +151,11 @@ def make_repository(folder: Path, settings: dict[str, str], command: list[str]) 
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     save = (["git", "add", "."], ["git", "commit", "--quiet", "-m", "a state"])
-    for words in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"], *save):
+    for words in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"]):
+        subprocess.run(words, cwd=folder, env=settings, check=True)
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc")
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
+    for words in save:
         subprocess.run(words, cwd=folder, env=settings, check=True)
     done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -134,6 +134,20 @@ def test_a_chart_that_is_pointed_at_tells_its_values(browser, repo):
     assert browser.get_log("browser") == []
 
 
+def test_the_plots_of_dvc_are_drawn_without_a_network(browser, repo, settings):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    command = [sys.executable, "-m", "dvc", "plots", "show"]
+    done = subprocess.run(command, cwd=repo, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    show(browser, repo / "dvc_plots/index.html")
+    models = load_params(repo / "params.yaml").models
+    script = "return document.querySelectorAll('main canvas, main svg.marks').length"
+    WebDriverWait(browser, 30).until(lambda _: browser.execute_script(script) == len(models))
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not any(alert.is_displayed() for alert in browser.find_elements("css selector", "[role=alert]"))
+
+
 def test_the_table_of_all_models_sorts(browser, repo):
     summary = {row["name"]: row for row in json.loads((repo / "reports/summary.json").read_text())}
     show(browser, repo / "reports/index.html")

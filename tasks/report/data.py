@@ -25,10 +25,9 @@ SHOWN_ROWS = 5
 
 def describe_data(read: Data, models: list[str]) -> dict[str, Any]:
     """Return what the page of a data set shows. models: those that learn from it."""
-    dataset = read.dataset
     page: dict[str, Any] = {
-        "name": dataset.name,
-        "title": dataset.title,
+        "name": read.dataset.name,
+        "title": read.dataset.title,
         "missing": read.missing,
         "provenance": read.provenance,
         "schema": read.schema,
@@ -42,33 +41,37 @@ def describe_data(read: Data, models: list[str]) -> dict[str, Any]:
         "oddest": [],
         "head": None,
     }
-    if read.table is None or set(read.rows) != set(paths.SPLITS):
-        return page
+    whole = read.table is not None and set(read.rows) == set(paths.SPLITS)
+    return page | (describe_rows(read) if whole else {})
+
+
+def describe_rows(read: Data) -> dict[str, Any]:
+    """Return what the page shows of the rows themselves, all of which are there."""
+    assert read.table is not None
+    dataset, names = read.dataset, read.dataset.class_names
     values = {name: to_values(read.table[name]) for name in (*dataset.features, dataset.target)}
     labels = values[dataset.target]
-    names = dataset.class_names
+    numbers = {name: column for name, column in values.items() if column.ndim == 1}
+    pictures = {name: column for name, column in values.items() if column.ndim == 3}
+    tested = {f"mean of {name}": column.mean(axis=(1, 2)) for name, column in pictures.items()} | numbers
+    drawn = {name: column for name, column in tested.items() if not (names and name == dataset.target)}
+    shown: dict[str, Any] = {
+        "drift": drift.compare_splits(tested, read.rows, bool(names)),
+        "distributions": [charts.distribution(drift.histogram(drawn[name], read.rows), name) for name in drawn],
+    }
     if names:
         counts = {
             split: {name: int((labels[rows] == k).sum()) for k, name in enumerate(names)}
             for split, rows in read.rows.items()
         }
-        page["classes"] = {"counts": counts, "chart": charts.class_balance(counts)}
-    measured = {name: column for name, column in values.items() if column.ndim == 1}
-    pictures = {name: column for name, column in values.items() if column.ndim == 3}
-    tested = {f"mean of {name}": column.mean(axis=(1, 2)) for name, column in pictures.items()} | measured
-    page["drift"] = drift.compare_splits(tested, read.rows, bool(names))
-    page["distributions"] = [
-        charts.distribution(drift.histogram(column, read.rows), name)
-        for name, column in tested.items()
-        if not (names and name == dataset.target)
-    ]
-    for column in pictures.values():
-        chosen = [int(np.flatnonzero(labels == k)[0]) for k in range(len(names or ())) if (labels == k).any()]
-        page["pictures"] += tiles(column, chosen[:EXAMPLES], labels, names)
-        page["oddest"] += tiles(column, drift.far_from_class(column, labels, ODDEST).tolist(), labels, names)
+        shown["classes"] = {"counts": counts, "chart": charts.class_balance(counts)}
     if not pictures:
-        page["head"] = read.table.slice(0, SHOWN_ROWS).to_pylist()
-    return page
+        shown["head"] = read.table.slice(0, SHOWN_ROWS).to_pylist()
+    for column in pictures.values():
+        first = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)]
+        shown["pictures"] = tiles(column, first[:EXAMPLES], labels, names)
+        shown["oddest"] = tiles(column, drift.far_from_class(column, labels, ODDEST).tolist(), labels, names)
+    return shown
 
 
 def tiles(pictures: np.ndarray, rows: list[int], labels: np.ndarray, names: Any) -> list[dict[str, Any]]:

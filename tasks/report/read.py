@@ -126,12 +126,18 @@ def read_data(name: str) -> Data:
     dataset, attempt, stage = get_dataset(name), Attempts(), f"prepare@{name}"
     provenance = attempt(read_provenance, dataset)
     folder = paths.prepared_folder(name)
+    schema = attempt(read_json, folder / "schema.json", stage)
     rows = {split: attempt(read_rows, name, split) for split in paths.SPLITS}
+    if schema and provenance and schema["raw_sha256"] != provenance["sha256"]:
+        attempt.missing.append(
+            f"{folder} was made of other rows than {paths.raw_table(name)}. Run `dvc repro {stage}`."
+        )
+        rows = {}
     return Data(
         dataset=dataset,
         provenance=provenance,
         table=attempt(read_raw, dataset, provenance["sha256"]) if provenance else None,
-        schema=attempt(read_json, folder / "schema.json", stage),
+        schema=schema,
         statistics=attempt(read_json, folder / "normalization.json", stage),
         rows={split: taken for split, taken in rows.items() if taken is not None},
         missing=attempt.missing,
