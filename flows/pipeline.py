@@ -79,11 +79,17 @@ def pipeline(
     runner: where the stages run: on this machine, or on the Dask cluster whose scheduler has `address`.
     """
     with own_workspace(), experiment(settings or [], targets or []):
-        run_graph(targets or [], force, jobs, runner, address)
+        # An experiment puts the report back as it was, whatever became of it.
+        run_graph(targets or [], force, jobs, runner, address, reports_failures=not settings)
 
 
 def run_graph(
-    targets: list[str], force: bool, jobs: int | None = None, runner: Runner = "local", address: str | None = None
+    targets: list[str],
+    force: bool,
+    jobs: int | None = None,
+    runner: Runner = "local",
+    address: str | None = None,
+    reports_failures: bool = False,
 ) -> None:
     began = time.monotonic()
     set_environment()
@@ -123,7 +129,7 @@ def run_graph(
             raise
         finally:
             put_in_order(plan.order, before)
-        if endings.get("report") == "not run":
+        if reports_failures and endings.get("report") == "not run":
             report_failures(endings, host, progress)
         told = summary(endings, time.monotonic() - began)
         progress.tell(told)
@@ -232,8 +238,13 @@ def report_failures(endings: dict[str, Ending], host: Host, progress: Progress) 
     """
     undone = {stage: ending for stage, ending in endings.items() if ending not in DONE}
     environment = {**os.environ, **run_environment(), ENDINGS_OF_RUN: json.dumps(undone)}
-    if host.run("python -m flows.report", environment, get_run_logger().info, 1) == 0:
-        progress.tell(f"{paths.REPORTS / 'index.html'} says which models failed")
+    try:
+        made = host.run("python -m flows.report", environment, get_run_logger().info, 1) == 0
+    except (UserError, OSError) as error:
+        get_run_logger().error(str(error))
+        made = False
+    told = "says what failed" if made else "could not be made; the log says why"
+    progress.tell(f"{paths.REPORTS / 'index.html'} {told}")
 
 
 def run_environment() -> dict[str, str]:

@@ -48,10 +48,13 @@ def staged_files(destination: Path, name: str) -> Iterator[Path]:
         yield new
         destination.mkdir(parents=True, exist_ok=True)
         for part in sorted(new.iterdir()):
-            target = destination / part.name
-            if target.is_dir():
-                target.replace(folder / part.name)  # which goes with the staging
-            part.replace(target)
+            target, old = destination / part.name, folder / part.name
+            try:
+                if target.is_dir():
+                    target.replace(old)  # which goes with the staging
+                part.replace(target)
+            finally:
+                put_back(old, target)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ def compare(repo, settings, monkeypatch):
         return subprocess.run(command, cwd=repo, env=settings, capture_output=True, text=True, check=False)
 
     yield run
+    (repo / "reports/compare.html").unlink(missing_ok=True)
     restore = (["git", "checkout", "--quiet", "--force", "."], [*DVC, "checkout", "--force", "--quiet"])
     for words in restore:
         subprocess.run(words, cwd=repo, env=settings, check=True)
@@ -63,12 +64,16 @@ def test_less_is_better_for_errors_and_more_for_accuracy():
         "artifacts/a/metrics.json": {
             "metrics.test.aux_rmse": {"old": 0.5, "new": 0.4, "diff": -0.1},
             "metrics.test.accuracy": {"old": 0.5, "new": 0.4, "diff": -0.1},
-            "metrics.valid.loss": {"old": None, "new": 0.4},
+            "metrics.test.loss": {"old": None, "new": 0.4},
             "epochs": {"old": 1, "new": 2, "diff": 1},
         }
     }
     assert [(row["figure"], row["better"]) for row in figures(diff)] == [
-        ("aux_rmse", True),
         ("accuracy", False),
+        ("aux_rmse", True),
         ("loss", None),
+    ]
+    baselines = {"artifacts/baselines/metrics.json": {"dummy.metrics.test.rmse": {"old": 1, "new": 2, "diff": 1}}}
+    assert figures(baselines) == [
+        {"model": "dummy", "split": "test", "figure": "rmse", "old": 1, "new": 2, "change": 1, "better": False}
     ]

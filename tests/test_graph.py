@@ -17,7 +17,8 @@ BY_NAME = {
     "train": {"datasets/${item.dataset}.py", "models/${item.family}.py", "models/layers.py", "tasks/card.md.jinja"},
     "parity": {"datasets/${item.dataset}.py", "models/${item.family}.py", "models/layers.py"},
     "baselines": {f"datasets/{name}.py" for name in YAML(typ="safe").load(ROOT / "params.yaml")["datasets"]},
-    "report": {str(file.relative_to(ROOT)) for file in (ROOT / "tasks/report/templates").iterdir()},
+    "report": {f"datasets/{name}.py" for name in YAML(typ="safe").load(ROOT / "params.yaml")["datasets"]}
+    | {str(file.relative_to(ROOT)) for file in (ROOT / "tasks/report/templates").iterdir()},
 }
 
 

@@ -225,7 +225,7 @@ def test_a_failing_stage_leaves_its_siblings_done_and_the_lock_without_it(run):
     assert after["train@iris_mlp"] != before["train@iris_mlp"]
     assert json.loads(Path("artifacts/iris_mlp/metrics.json").read_text())["epochs"] == 3
     assert contents(Path("artifacts/linear_neuron")) == kept
-    assert "reports/index.html says which models failed" in done.stderr + done.stdout
+    assert "reports/index.html says what failed" in done.stderr + done.stdout
     assert "failed in the last run" in Path("reports/models/linear_neuron.html").read_text()
     assert run("git", "status", "--porcelain", "reports").stdout == ""
 

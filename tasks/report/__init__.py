@@ -30,7 +30,8 @@ def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
     """Write the pages and `summary.json` of all models and data sets of `params` into `folder`.
 
     endings: what became of the stages that a run did not do, such as "failed"; then there is no new `summary.json`,
-    which is of whole runs. What is not there or damaged is told on its page. Raises UserError where there is no model.
+    which is of whole runs;
+    nor where a model is missing. What is not there or damaged is told on its page. Raises UserError where there is no model.
     """
     artifacts = {name: read_artifacts(name) for name in params.models}
     if all(read.metrics is None for read in artifacts.values()):
@@ -39,12 +40,16 @@ def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
     baselines = read_baselines(params)
     data = {name: read_data(name) for name in params.datasets}
     summary = summarize(params, artifacts, parities, baselines)
-    if not endings:
+    if not endings and len(summary) == len(params.models) + len(params.baselines):
         write_json(folder / SUMMARY, summary)
 
-    sample = any(read.provenance and read.provenance["source"] == "sample" for read in data.values())
-    write = page_writer(params, sample, folder)
-    write("index.html", "overview.html.jinja", page=describe_overview(params, summary, artifacts, data, endings))
+    write = page_writer(params, folder)
+    write(
+        "index.html",
+        "overview.html.jinja",
+        sources=[row["source"] for row in summary],
+        page=describe_overview(params, summary, artifacts, data, endings),
+    )
     for name, read in artifacts.items():
         recipe = params.models[name]
         rivals = {
@@ -55,28 +60,37 @@ def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
         page = describe_model(
             read, params, data[recipe.dataset], parities.get(name), rivals, endings.get(f"train@{name}")
         )
-        write(f"models/{name}.html", "model.html.jinja", page=page)
+        write(f"models/{name}.html", "model.html.jinja", sources=sources_of(read.metrics), page=page)
     for name, known in data.items():
         used_by = [model for model, recipe in params.models.items() if recipe.dataset == name]
-        write(f"datasets/{name}.html", "dataset.html.jinja", page=describe_data(known, used_by))
+        write(
+            f"datasets/{name}.html",
+            "dataset.html.jinja",
+            sources=sources_of(known.provenance),
+            page=describe_data(known, used_by),
+        )
     write_assets(folder / "assets")
 
 
 def comparison(params: Params, old: str, new: str, folder: Path) -> None:
     """Write `compare.html`, what differs between two revisions, into `folder`; see `compare` for what it raises."""
-    page_writer(params, params.data.source == "sample", folder)(
-        "compare.html", "comparison.html.jinja", page=compare(old, new)
-    )
+    page = compare(old, new)
+    page_writer(params, folder)("compare.html", "comparison.html.jinja", sources=[params.data.source], page=page)
     if not (paths.REPORTS / "assets").exists():
         write_assets(folder / "assets")
 
 
-def page_writer(params: Params, sample: bool, folder: Path) -> Callable[..., None]:
-    """Return what writes a page below `folder` from a template. sample: whether its figures are of sample data."""
-    pages = open_templates()
-    common = {"sample": sample, "models": list(params.models), "datasets": list(params.datasets)}
+def sources_of(facts: dict[str, Any] | None) -> list[str]:
+    return [facts["source"]] if facts else []
 
-    def write(path: str, template: str, **values: Any) -> None:
+
+def page_writer(params: Params, folder: Path) -> Callable[..., None]:
+    """Return what writes a page below `folder` from a template. sources: of the figures on it, real or sample."""
+    pages = open_templates()
+    common = {"models": list(params.models), "datasets": list(params.datasets)}
+
+    def write(path: str, template: str, sources: list[str], **values: Any) -> None:
+        values["sample"] = {("sample",): "all", ("real",): "", (): ""}.get(tuple(sorted(set(sources))), "some")
         target = folder / path
         target.parent.mkdir(exist_ok=True)
         text = pages.get_template(template).render(**common, root="../" * path.count("/"), here=path, **values)

@@ -40,11 +40,15 @@ def figure(chart: alt.Chart | alt.LayerChart, width: int = WIDTH, height: int = 
     )
     with alt.data_transformers.disable_max_rows():  # the limit is for charts that carry their data
         specification = styled.to_dict(validate=False)
+    told = next(filter(None, (part.get("description") for part in [specification, *specification.get("layer", [])])))
     drawn = vl_convert.vegalite_to_svg(specification)
     kept = json.dumps(specification, separators=(",", ":")).replace("<", "\\u003c")  # no tag within a script
     caption = Markup("<figcaption>{}</figcaption>").format(title) if title else ""
+    picture = Markup('<div class="picture" role="img" tabindex="0" aria-label="{}">{}</div>').format(
+        told, Markup(drawn)
+    )
     return Markup('<figure class="chart">{}{}<script type="application/json">{}</script></figure>').format(
-        caption, Markup(drawn), Markup(kept)
+        caption, picture, Markup(kept)
     )
 
 
@@ -218,7 +222,9 @@ def calibration(bins: list[dict], error: float) -> Markup:
 
 def distribution(bins: list[dict], name: str) -> Markup:
     """Draw how a column is distributed in each split. bins: of `drift.histogram`."""
-    frame = pd.DataFrame(bins).round(6)
+    frame = pd.DataFrame(bins)
+    ends = frame.groupby("split", sort=False).tail(1)
+    frame = pd.concat([frame, ends.assign(**{"from": ends["to"]})])  # so that the last bin has its width
     chart = (
         alt.Chart(frame, description=f"distribution of {name} by split")
         .mark_line(interpolate="step-after", strokeWidth=1.5, point=UNSEEN)

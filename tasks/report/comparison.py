@@ -26,21 +26,25 @@ def compare(old: str, new: str) -> dict[str, Any]:
             f"{old} and {new} cannot be compared: {error}. A revision is a commit, a branch, a tag, an experiment of "
             f"`dvc exp show`, or `{WORKSPACE}`."
         ) from None
-    for found in (metrics, params):
-        for revision, faults in found.get("errors", {}).items():
-            raise UserError(f"{revision} cannot be read: {first_fault(faults)}.")
+    faults = [*read_faults(metrics), *read_faults(params)]
+    changes = [change for by_key in params.get("diff", {}).values() for change in by_key.items()]
     return {
         "old": old,
         "new": new,
+        "faults": faults,
         "figures": figures(metrics.get("diff", {})),
-        "params": [
-            {"key": key, **change} for changes in params.get("diff", {}).values() for key, change in changes.items()
-        ],
+        "params": [{"key": key, **change} for key, change in sorted(changes)],
     }
 
 
-def first_fault(faults: Any) -> str:
-    return str(next(iter(faults.values()))) if isinstance(faults, dict) else str(faults)
+def read_faults(diff: dict[str, Any]) -> list[str]:
+    """Return a sentence for each file that DVC could not read; raises UserError where a whole revision cannot be."""
+    found = []
+    for revision, faults in diff.get("errors", {}).items():
+        if not isinstance(faults, dict):
+            raise UserError(f"{revision} cannot be read: {faults}.")
+        found += [f"{path} of {revision} cannot be read: {fault}" for path, fault in faults.items()]
+    return sorted(found)
 
 
 def figures(diff: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -52,10 +56,11 @@ def figures(diff: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     for path, changes in diff.items():
         model = "/".join(Path(path).parts[1:-1])
         for key, change in changes.items():
-            split, _, figure = key.removeprefix("metrics.").partition(".")
-            if key.startswith("metrics.") and split in SPLITS:
-                rows.append({"model": model, "split": split, "figure": figure, **judge(figure, change)})
-    return rows
+            before, _, way = f".{key}".partition(".metrics.")
+            split, _, figure = way.partition(".")
+            if split in SPLITS:  # before: of the baselines the name
+                rows.append({"model": before[1:] or model, "split": split, "figure": figure, **judge(figure, change)})
+    return sorted(rows, key=lambda row: (row["model"], SPLITS.index(row["split"]), row["figure"]))
 
 
 def judge(figure: str, change: dict[str, Any]) -> dict[str, Any]:

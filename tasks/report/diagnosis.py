@@ -14,6 +14,7 @@ SETTLED_EPOCHS = 3  # validation is called stable or not by what it does after t
 UNSTABLE_RISE = 1.5  # times the lowest loss on valid until then
 OVERFITTING_RISE = 1.05  # times the lowest loss on valid
 GAP = 1.5  # loss on valid, in losses on train
+LEAST_GAP = 0.01  # of the loss on train after the first epoch, between the two at the end
 IMPROVEMENT = 0.98  # of the loss on valid, over a fifth of the epochs
 LITTLE_SKILL = 0.5  # share of a guess's error that the model avoids
 WEAK_F1 = 0.1  # below the mean over the classes
@@ -32,10 +33,11 @@ class Finding:
     text: str
 
 
-def diagnose(history: pd.DataFrame, skill: float | None) -> list[Finding]:
+def diagnose(history: pd.DataFrame, skill: float | None, restored: bool = False) -> list[Finding]:
     """Return what the curves say, at least one finding.
 
     history: columns epoch, loss, val_loss. skill: share of the best guess's error on train that the model avoids.
+    restored: the model that is kept is that of the epoch with the lowest loss on valid, at which the curves end then.
     """
     train, valid = (history[name].to_numpy(float) for name in ("loss", "val_loss"))
     epochs = len(history)
@@ -61,16 +63,20 @@ def diagnose(history: pd.DataFrame, skill: float | None) -> list[Finding]:
             *found,
             Finding("neutral", "too short to judge", f"{count(epochs)}; fewer than {FEWEST_EPOCHS} say little."),
         ]
-    return found + [
-        finding for finding in (unstable(valid), overfitting(train, valid), still_improving(valid)) if finding
-    ] or [
-        Finding(
-            "good",
-            "converged",
-            f"The loss on valid ends at {valid[-1]:.4g}, within {OVERFITTING_RISE - 1:.0%} of its lowest, "
-            f"{valid.min():.4g}, and moves little over the last fifth of the epochs.",
-        )
-    ]
+    if restored:
+        kept = int(valid.argmin()) + 1
+        train, valid = train[:kept], valid[:kept]
+    told = [unstable(valid), overfitting(train, valid), still_improving(valid)]
+    return found + ([finding for finding in told if finding] or [converged(valid)])
+
+
+def converged(valid: np.ndarray) -> Finding:
+    ends = f"The loss on valid ends at {valid[-1]:.4g}; its lowest was {valid.min():.4g}"
+    if valid[-1] > OVERFITTING_RISE * valid.min():
+        return Finding("neutral", "past its best", f"{ends}, after epoch {valid.argmin() + 1} of {len(valid)}.")
+    return Finding(
+        "good", "converged", f"{ends}, and it falls no more by {1 - IMPROVEMENT:.0%} in a fifth of the epochs."
+    )
 
 
 def unstable(valid: np.ndarray) -> Finding | None:
@@ -96,7 +102,7 @@ def overfitting(train: np.ndarray, valid: np.ndarray) -> Finding | None:
             f"Since epoch {best + 1} of {len(valid)} the loss on train fell from {train[best]:.4g} to {train[-1]:.4g}, "
             f"that on valid rose from {valid[best]:.4g} to {valid[-1]:.4g}: fewer epochs, or early stopping, would do.",
         )
-    if valid[-1] > GAP * train[-1]:
+    if valid[-1] > GAP * train[-1] and valid[-1] - train[-1] > LEAST_GAP * train[0]:
         return Finding(
             "warning",
             "overfitting",

@@ -9,6 +9,7 @@ import pyarrow as pa
 from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
+from config import paths
 from config.params import ModelParams, Params
 from datasets.dataset import Dataset, to_values
 from tasks.report import charts, classification, regression
@@ -34,15 +35,17 @@ def describe_model(
     baselines: those that learn the same from the same data set. ending: of its training in a run that did not do it.
     """
     recipe, metrics = params.models[read.name], read.metrics
+    baselines = {name: other for name, other in baselines.items() if metrics and is_comparable(other, metrics)}
     notes = comparable_notes(params, read.name, metrics["source"] if metrics else "real") or {}
-    figure, more_is_better = MAIN_FIGURE[recipe.task]
+    task = metrics["task"] if metrics else recipe.task
+    figure, more_is_better = MAIN_FIGURE[task]
     page: dict[str, Any] = {
         "name": read.name,
         "dataset": {"name": data.dataset.name, "title": data.dataset.title},
-        "task": recipe.task,
+        "task": task,
         "figure": figure,
-        "unit": f" ({data.dataset.target_unit})" if recipe.task == "regression" and data.dataset.target_unit else "",
-        "missing": read.missing,
+        "unit": f" ({data.dataset.target_unit})" if task == "regression" and data.dataset.target_unit else "",
+        "missing": [*read.missing, *other_rows(metrics, data)],
         "ending": ending,
         "changed": is_out_of_date(read, recipe),
         "metrics": metrics,
@@ -60,7 +63,7 @@ def describe_model(
         "network": describe_network(read) if read.graph else None,
     }
     if read.history is not None:
-        page["findings"] = diagnose(read.history, skill(recipe.task, metrics, read.predictions) if metrics else None)
+        page["findings"] = diagnose(read.history, skill(metrics, baselines) if metrics else None, restores_best(recipe))
         page["curves"] = [charts.learning_curves(read.history, name) for name in curve_columns(read.history, figure)]
     table = rows_of(metrics, data)
     if metrics and read.predictions is not None:
@@ -81,6 +84,11 @@ def written(recipe: ModelParams) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude_defaults=True)
 
 
+def restores_best(recipe: ModelParams) -> bool:
+    """Tell whether the model that is kept is not the last epoch's but the best one's."""
+    return bool(recipe.fit.early_stopping and recipe.fit.early_stopping.restore_best)
+
+
 def is_out_of_date(read: Artifacts, recipe: ModelParams) -> bool:
     """Tell whether a model was trained by another recipe than the one that is in params.yaml now."""
     return read.run is not None and read.run.get("recipe") not in (None, written(recipe))
@@ -91,24 +99,33 @@ def comparable_notes(params: Params, name: str, source: str) -> dict | None:
     return params.notes.get(name) if source == "real" else None
 
 
+def is_comparable(baseline: dict[str, Any], metrics: dict[str, Any]) -> bool:
+    return all(baseline[key] == metrics[key] for key in ("task", "source"))
+
+
+def other_rows(metrics: dict | None, data: Data) -> list[str]:
+    """Return a sentence where the rows that a model was trained on are not those that are there now."""
+    if not metrics or not data.provenance or metrics["raw_sha256"] == data.provenance["sha256"]:
+        return []
+    return [f"{paths.raw_table(data.dataset.name)} has other rows than those that the model was trained on."]
+
+
 def rows_of(metrics: dict | None, data: Data) -> pa.Table | None:
     """Return the raw rows that the model's predictions count; None where those in data/raw are others."""
     same = metrics and data.provenance and metrics["raw_sha256"] == data.provenance["sha256"]
     return data.table if same else None
 
 
-def skill(task: str, metrics: dict[str, Any], predictions: pd.DataFrame | None) -> float | None:
-    """Return the share of the best guess's error on train that the model avoids.
+def skill(metrics: dict[str, Any], baselines: dict[str, dict]) -> float | None:
+    """Return the share of the best guess's error on train that the model avoids; None where it is not known.
 
-    Of squares for a quantity (R2); of errors for classes, where the best guess is the commonest class of test.
+    Of squares for a quantity (R2); of errors for classes, where the best guess is the worst of the baselines.
     """
     train = metrics["metrics"]["train"]
-    if task == "regression":
+    if metrics["task"] == "regression":
         return train["r2"]
-    if predictions is None:
-        return None
-    guess = 1 - predictions["true"].value_counts(normalize=True).max()
-    return 1 - (1 - train["accuracy"]) / guess if guess > 0 else None
+    guesses = [other["metrics"]["train"]["accuracy"] for other in baselines.values()]
+    return 1 - (1 - train["accuracy"]) / (1 - min(guesses)) if guesses and min(guesses) < 1 else None
 
 
 def curve_columns(history: pd.DataFrame, figure: str) -> list[str]:

@@ -33,10 +33,10 @@ def summarize(
             "probes": read.metrics["probes"],
             "notes": comparable_notes(params, name, read.metrics["source"]),
             "notes_recipe": (parities.get(name) or {}).get("runs"),
-            "seconds": {step: (read.run or {})["seconds"][step] for step in ("fit", "total")},
+            "seconds": {step: read.run["seconds"][step] for step in ("fit", "total")} if read.run else None,
         }
         for name, read in artifacts.items()
-        if read.metrics and read.run
+        if read.metrics
     ]
     return networks + [
         {
@@ -48,7 +48,7 @@ def summarize(
             "probes": {},
             "notes": comparable_notes(params, name, read["source"]),
             "notes_recipe": None,
-            "seconds": {"fit": read["seconds"]["fit"], "total": read["seconds"]["fit"]},
+            "seconds": {"fit": read["seconds"]["fit"], "total": read["seconds"]["fit"]} if read["seconds"] else None,
         }
         for name, read in baselines.items()
     ]
@@ -73,6 +73,7 @@ def describe_overview(
     runs = [read.run for read in artifacts.values() if read.run]
     return {
         "rows": rows,
+        "undone": endings,
         "committed": committed["commit"] if committed else None,
         "runs": describe_runs(runs),
         "data": [
@@ -101,6 +102,8 @@ def describe_row(params: Params, name: str, measured: dict | None, committed: di
         "figure": figure,
         "more_is_better": more_is_better,
         "measured": measured,
+        "file": paths.BASELINES / "metrics.json" if baseline else paths.artifacts_folder(name) / "metrics.json",
+        "way": [name] if baseline else [],
         "verdict": verdict(measured["metrics"], measured["notes"] or {}, figure, more_is_better) if measured else None,
         "before": before["metrics"]["test"].get(figure) if before and same else None,
         "best": False,
@@ -125,7 +128,9 @@ def mark_best(rows: list[dict[str, Any]]) -> None:
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         if row["measured"]:
-            groups.setdefault((row["dataset"]["name"], row["target"]), []).append(row)
+            groups.setdefault(
+                (row["dataset"]["name"], row["target"], row["task"], row["measured"]["source"]), []
+            ).append(row)
     for group in groups.values():
         sign = 1 if group[0]["more_is_better"] else -1
         best = max(sign * row["measured"]["metrics"]["test"][row["figure"]] for row in group)
@@ -153,6 +158,8 @@ def last_committed() -> dict[str, Any] | None:
     try:
         log = ["git", "log", "-1", "--format=%H", "--", path]
         commit = subprocess.run(log, capture_output=True, text=True, check=True).stdout.strip()
+        if not commit:
+            return None
         text = subprocess.run(["git", "show", f"{commit}:./{path}"], capture_output=True, text=True, check=True).stdout
         return {"commit": commit, "models": {row["name"]: row for row in json.loads(text)}}
     except (OSError, subprocess.CalledProcessError, ValueError):

@@ -4,7 +4,7 @@ A report is most wanted when something went wrong. So a file that is not there o
 the page that would have shown it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,13 @@ from datasets.dataset import Dataset, to_values
 from tasks.files import missing, open_table, read_json
 from tasks.prepare import INDEX
 from tasks.raw import read_provenance, read_raw
+
+# What the pages take for granted in the files of a model.
+METRICS = ("dataset", "task", "source", "raw_sha256", "seed", "parameters", "epochs", "metrics", "per_class", "probes")
+RUN = ("began", "seconds", "device", "cores", "platform", "backend", "versions", "git_commit")
+HISTORY = ("epoch", "loss", "val_loss")
+PREDICTIONS = ("index", "true", "predicted")
+GRAPH = ("layers", "links", "index")
 
 
 @dataclass(frozen=True)
@@ -72,25 +79,41 @@ def read_artifacts(name: str) -> Artifacts:
     folder, stage, attempt = paths.artifacts_folder(name), f"train@{name}", Attempts()
     return Artifacts(
         name=name,
-        metrics=attempt(read_json, folder / "metrics.json", stage),
-        run=attempt(read_json, folder / "run.json", stage),
-        history=attempt(read_frame, pd.read_csv, folder / "history.csv", stage),
-        predictions=attempt(read_frame, pd.read_parquet, folder / "predictions.parquet", stage),
-        graph=attempt(read_json, folder / "network" / "graph.json", stage),
+        metrics=attempt(read_object, folder / "metrics.json", METRICS, stage),
+        run=attempt(read_object, folder / "run.json", RUN, stage),
+        history=attempt(read_frame, pd.read_csv, folder / "history.csv", HISTORY, stage),
+        predictions=attempt(read_frame, pd.read_parquet, folder / "predictions.parquet", PREDICTIONS, stage),
+        graph=attempt(read_object, folder / "network" / "graph.json", GRAPH, stage),
         filters=attempt(read_arrays, folder / "network" / "filters.npz", stage) or {},
         maps=attempt(read_arrays, folder / "network" / "maps.npz", stage) or {},
         missing=attempt.missing,
     )
 
 
-def read_frame(read: Callable[[Path], pd.DataFrame], path: Path, stage: str) -> pd.DataFrame:
-    """Read a table; raises UserError that names the stage to run when it is missing or damaged."""
+def read_object(path: Path, keys: tuple[str, ...], stage: str) -> dict[str, Any]:
+    """Read a JSON object; raises UserError that names the stage to run when it is missing, damaged or lacks a key."""
+    found = read_json(path, stage)
+    refuse_without(path, keys, found, stage)
+    return found
+
+
+def refuse_without(path: Path, wanted: tuple[str, ...], found: Iterable[str], stage: str) -> None:
+    if lacking := [name for name in wanted if name not in found]:
+        raise UserError(f"{path}: {', '.join(lacking)} missing. Run `dvc repro --force {stage}`.")
+
+
+def read_frame(read: Callable[[Path], pd.DataFrame], path: Path, columns: tuple[str, ...], stage: str) -> pd.DataFrame:
+    """Read a table; raises UserError that names the stage to run when it is missing, damaged, empty or lacks a column."""
     try:
-        return read(path)
+        frame = read(path)
     except FileNotFoundError:
         raise missing(path, stage) from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: {error}. Run `dvc repro --force {stage}`.") from None
+    refuse_without(path, columns, frame.columns, stage)
+    if frame.empty:
+        raise UserError(f"{path}: no rows. Run `dvc repro --force {stage}`.")
+    return frame
 
 
 def read_arrays(path: Path, stage: str) -> dict[str, np.ndarray]:
@@ -108,18 +131,16 @@ def read_parity(name: str) -> dict[str, Any] | None:
     """Read what `parity` wrote of model `name`, its figures and `history`, a row an epoch of each run; None without."""
     folder, stage, attempt = paths.parity_folder(name), f"parity@{name}", Attempts()
     figures = attempt(read_json, folder / "metrics.json", stage)
-    history = attempt(read_frame, pd.read_csv, folder / "history.csv", stage)
+    history = attempt(read_frame, pd.read_csv, folder / "history.csv", ("normalization", "seed", "epoch"), stage)
     return None if attempt.missing else {**figures, "history": history}
 
 
 def read_baselines(params: Params) -> dict[str, dict[str, Any]]:
-    """Read what `baselines` wrote, by name, with `seconds` of the fit; without those that are not there."""
+    """Read what `baselines` wrote, by name, with `seconds` of the fit or None; without those that are not there."""
     attempt = Attempts()
     measured = attempt(read_json, paths.BASELINES / "metrics.json", "baselines") or {}
     run = attempt(read_json, paths.BASELINES / "run.json", "baselines") or {}
-    return {
-        name: {**measured[name], "seconds": run[name]} for name in params.baselines if name in measured and name in run
-    }
+    return {name: {**measured[name], "seconds": run.get(name)} for name in params.baselines if name in measured}
 
 
 def read_data(name: str) -> Data:
@@ -128,7 +149,9 @@ def read_data(name: str) -> Data:
     folder = paths.prepared_folder(name)
     schema = attempt(read_json, folder / "schema.json", stage)
     rows = {split: attempt(read_rows, name, split) for split in paths.SPLITS}
-    if schema and provenance and schema["raw_sha256"] != provenance["sha256"]:
+    if not schema:
+        rows = {}
+    elif provenance and schema.get("raw_sha256") != provenance["sha256"]:
         attempt.missing.append(
             f"{folder} was made of other rows than {paths.raw_table(name)}. Run `dvc repro {stage}`."
         )

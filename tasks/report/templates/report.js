@@ -51,7 +51,8 @@ function filterable(form) {
 
 // Draws a chart anew, in the place and the size of its picture, with values on hover.
 async function enliven(figure) {
-  const picture = figure.querySelector("svg");
+  const frame = figure.querySelector(".picture");
+  const picture = frame.querySelector("svg");
   const specification = JSON.parse(figure.querySelector("script").textContent);
   const { width, height } = picture.getBoundingClientRect();
   const place = document.createElement("div");
