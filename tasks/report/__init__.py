@@ -29,9 +29,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
     """Write the pages and `summary.json` of all models and data sets of `params` into `folder`.
 
-    endings: what became of the stages that a run did not do, such as "failed"; then there is no new `summary.json`,
-    which is of whole runs;
-    nor where a model is missing. What is not there or damaged is told on its page. Raises UserError where there is no model.
+    endings: what became of the stages that a run did not do, such as "failed". `summary.json` is of whole runs alone:
+    there is none then, nor where a model is missing. What is not there or damaged is told on its page.
+    Raises UserError where there is no model.
     """
     artifacts = {name: read_artifacts(name) for name in params.models}
     if all(read.metrics is None for read in artifacts.values()):

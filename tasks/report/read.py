@@ -103,7 +103,7 @@ def refuse_without(path: Path, wanted: tuple[str, ...], found: Iterable[str], st
 
 
 def read_frame(read: Callable[[Path], pd.DataFrame], path: Path, columns: tuple[str, ...], stage: str) -> pd.DataFrame:
-    """Read a table; raises UserError that names the stage to run when it is missing, damaged, empty or lacks a column."""
+    """Read a table; raises UserError that names the stage to run when it is missing, damaged, empty or not whole."""
     try:
         frame = read(path)
     except FileNotFoundError:
