@@ -13,10 +13,13 @@ from config.quiet import quiet_stderr
 os.setsid()
 
 with quiet_stderr():
+    import altair  # noqa: F401
+    import jinja2  # noqa: F401
     import keras  # noqa: F401
     import pandas  # noqa: F401
     import prefect.flow_engine  # noqa: F401
     import pyarrow.parquet  # noqa: F401
+    import scipy.stats  # noqa: F401
     import sklearn.neural_network  # noqa: F401
     import tensorflow  # noqa: F401
 

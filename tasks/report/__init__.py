@@ -16,7 +16,6 @@ from config import paths
 from config.errors import UserError
 from config.params import Params
 from tasks.files import write_json
-from tasks.report.comparison import compare
 from tasks.report.data import describe_data
 from tasks.report.figures import duration, number, percent, signed, sourced
 from tasks.report.model import describe_model
@@ -74,6 +73,8 @@ def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
 
 def comparison(params: Params, old: str, new: str, folder: Path) -> None:
     """Write `compare.html`, what differs between two revisions, into `folder`; see `compare` for what it raises."""
+    from tasks.report.comparison import compare  # brings DVC, which the report does without
+
     page = compare(old, new)
     page_writer(params, folder)("compare.html", "comparison.html.jinja", sources=[params.data.source], page=page)
     if not (paths.REPORTS / "assets").exists():

@@ -67,7 +67,7 @@ def diagnose(history: pd.DataFrame, skill: float | None, restored: bool = False)
         kept = int(valid.argmin()) + 1
         train, valid = train[:kept], valid[:kept]
     told = [unstable(valid), overfitting(train, valid), still_improving(valid)]
-    return found + ([finding for finding in told if finding] or [converged(valid)])
+    return [*found, *(finding for finding in told if finding)] or [converged(valid)]
 
 
 def converged(valid: np.ndarray) -> Finding:
