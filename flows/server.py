@@ -27,8 +27,14 @@ from stages.workspace import share_workspace_until_exit
 
 ADDRESS = "127.0.0.1"
 START_SECONDS = 120
-# Prefect's own names for a server without pages and services.
-BARE = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
+# Prefect's own names for a server without pages, without services, and without a record of every event, which nobody
+# would see: runs, tasks, logs and artifacts are kept all the same.
+BARE = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "0",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
+}
 CONFIGURED_SECONDS = 10
 
 
