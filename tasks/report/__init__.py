@@ -5,6 +5,7 @@ index.html has all models; models/ and datasets/ a page for each; assets/ what t
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tasks.report.data import describe_data
 from tasks.report.figures import duration, number, percent, signed, sourced
 from tasks.report.model import describe_model
 from tasks.report.overview import SUMMARY, describe_overview, summarize
-from tasks.report.read import read_artifacts, read_baselines, read_data, read_parity
+from tasks.report.read import Artifacts, Data, read_artifacts, read_baselines, read_data, read_parity
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -42,6 +43,22 @@ def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
     if not endings and len(summary) == len(params.models) + len(params.baselines):
         write_json(folder / SUMMARY, summary)
 
+    with ThreadPoolExecutor(1) as beside:
+        assets = beside.submit(write_assets, folder / "assets")  # which takes a second or two by itself
+        write_pages(params, folder, summary, artifacts, parities, baselines, data, endings)
+        assets.result()
+
+
+def write_pages(
+    params: Params,
+    folder: Path,
+    summary: list[dict[str, Any]],
+    artifacts: dict[str, Artifacts],
+    parities: dict[str, dict | None],
+    baselines: dict[str, dict],
+    data: dict[str, Data],
+    endings: dict[str, str],
+) -> None:
     write = page_writer(params, folder)
     write(
         "index.html",
@@ -68,7 +85,6 @@ def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
             sources=sources_of(known.provenance),
             page=describe_data(known, used_by),
         )
-    write_assets(folder / "assets")
 
 
 def comparison(params: Params, old: str, new: str, folder: Path) -> None:
