@@ -62,9 +62,9 @@ def train(model: str) -> None:
         evaluation = evaluate_task(fitted.model, recipe, schema, memory, **examples)
         watch.lap("evaluate")
         measured = metrics(model, recipe, params.seed, schema, fitted, evaluation, probes)
+        write_card_task(measured, recipe, folder)
         facts = run_facts(recipe, watch.began, watch.seconds(), fitted)
         write_record_task(measured, facts, fitted, evaluation, folder)
-        write_card_task(measured, facts, recipe, folder)
 
 
 if __name__ == "__main__":

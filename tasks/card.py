@@ -16,8 +16,8 @@ from tasks.raw import read_provenance
 TEMPLATE = "card.md.jinja"
 
 
-def write_card(metrics: dict[str, Any], run: dict[str, Any], params: ModelParams, folder: Path) -> None:
-    """Write `README.md` into `folder`. metrics, run: the content of metrics.json and run.json. params: the recipe."""
+def write_card(metrics: dict[str, Any], params: ModelParams, folder: Path) -> None:
+    """Write `README.md` into `folder`, the same at each run. metrics: of metrics.json. params: the recipe."""
     dataset = get_dataset(params.dataset)
     templates = Environment(  # of Markdown, in which nothing needs escaping
         loader=FileSystemLoader(Path(__file__).parent),
@@ -28,7 +28,7 @@ def write_card(metrics: dict[str, Any], run: dict[str, Any], params: ModelParams
     )
     templates.filters["figure"] = figure
     text = templates.get_template(TEMPLATE).render(
-        metrics=metrics, run=run, params=params, dataset=dataset, provenance=read_provenance(dataset)
+        metrics=metrics, params=params, dataset=dataset, provenance=read_provenance(dataset)
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
