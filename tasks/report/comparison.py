@@ -6,10 +6,10 @@ from typing import Any
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from config import paths
 from config.errors import UserError
 
 WORKSPACE = "workspace"
-SPLITS = ("train", "valid", "test")
 
 
 def compare(old: str, new: str) -> dict[str, Any]:
@@ -58,9 +58,9 @@ def figures(diff: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
         for key, change in changes.items():
             before, _, way = f".{key}".partition(".metrics.")
             split, _, figure = way.partition(".")
-            if split in SPLITS:  # before: of the baselines the name
+            if split in paths.SPLITS:  # before: of the baselines the name
                 rows.append({"model": before[1:] or model, "split": split, "figure": figure, **judge(figure, change)})
-    return sorted(rows, key=lambda row: (row["model"], SPLITS.index(row["split"]), row["figure"]))
+    return sorted(rows, key=lambda row: (row["model"], paths.SPLITS.index(row["split"]), row["figure"]))
 
 
 def judge(figure: str, change: dict[str, Any]) -> dict[str, Any]:

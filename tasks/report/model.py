@@ -112,8 +112,7 @@ def other_rows(metrics: dict | None, data: Data) -> list[str]:
 
 def rows_of(metrics: dict | None, data: Data) -> pa.Table | None:
     """Return the raw rows that the model's predictions count; None where those in data/raw are others."""
-    same = metrics and data.provenance and metrics["raw_sha256"] == data.provenance["sha256"]
-    return data.table if same else None
+    return data.table if metrics and not other_rows(metrics, data) else None
 
 
 def skill(metrics: dict[str, Any], baselines: dict[str, dict]) -> float | None:
