@@ -6,6 +6,7 @@ and what would be valid.
 
 import os
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -339,15 +340,25 @@ class Params(Section):
 def load_params(path: Path = paths.PARAMS) -> Params:
     """Read and validate `path`; raises UserError with one line for each fault."""
     try:
-        values = YAML(typ="safe", pure=True).load(path)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} not found in {Path.cwd()}: run this from the root of the project.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+    return parse_params(text, path)
+
+
+@lru_cache(maxsize=1)
+def parse_params(text: str, path: Path) -> Params:
+    """Validate `text`, what `path` holds; see `load_params`. Once for a stage, which asks more than once."""
+    try:
+        values = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = f" line {mark.line + 1}" if mark else ""
         problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
         raise UserError(f"{path}{line}: not valid YAML ({problem}).") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
     try:
         return Params.model_validate(values)

@@ -22,7 +22,7 @@ from prefect import Flow, get_client
 from prefect.context import hydrated_context
 from prefect.exceptions import TerminationSignal
 from prefect.results import get_result_store
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from config.errors import UserError
 from config.params import load_params
@@ -67,10 +67,7 @@ def reporting() -> Iterator[None]:
     Without heartbeats, by which a server would notice that a flow has vanished: each flow would wait up to a second
     at its end for the thread that sends them.
     """
-    with (
-        prefect_server() as address,
-        temporary_settings({PREFECT_API_URL: address, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
+    with prefect_server() as server, temporary_settings({**server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 

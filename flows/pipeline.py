@@ -22,7 +22,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import PrefectConsoleHandler
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
+)
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
@@ -59,6 +63,8 @@ class PipelineFailed(UserError):
     """Some stages failed."""
 
 
+# How this process reports to its server, and the stages, too.
+REPORTING = (PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED, PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED)
 # So many threads that the ready queue alone decides what waits.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=MOST_JOBS)
 
@@ -254,7 +260,7 @@ def run_environment() -> dict[str, str]:
     assert context.flow_run
     return {
         PIPELINE_RUN: str(context.flow_run.id),
-        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        **{setting.name: str(setting.value()) for setting in REPORTING},
     }
 
 

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from filelock import FileLock
@@ -25,23 +26,34 @@ from filelock import FileLock
 from config.errors import UserError
 from stages.workspace import share_workspace_until_exit
 
+if TYPE_CHECKING:
+    from prefect.settings.legacy import Setting
+
 ADDRESS = "127.0.0.1"
 START_SECONDS = 120
 # Prefect's own names for a server without pages, without services, and without a record of every event, which nobody
-# would see: runs, tasks, logs and artifacts are kept all the same.
+# would see: runs, tasks, logs and artifacts are kept all the same. What becomes of tasks it writes down once a second,
+# not state by state, which takes it a third of its time.
 BARE = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "0",
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "1000",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
 CONFIGURED_SECONDS = 10
 
 
 @contextmanager
-def prefect_server() -> Iterator[str]:
-    """Yield the address of the API that flows shall report to."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+def prefect_server() -> Iterator[dict["Setting", Any]]:
+    """Yield Prefect's settings for the server that flows shall report to."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+        PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
+        PREFECT_HOME,
+    )
 
     # A forked stage has the settings of the time when its server started; its environment is newer.
     if configured := os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value():
@@ -50,7 +62,7 @@ def prefect_server() -> Iterator[str]:
                 f"no Prefect server answers at PREFECT_API_URL ({configured}). Start it, or unset PREFECT_API_URL to "
                 "have a private server for this run."
             )
-        yield configured
+        yield {PREFECT_API_URL: configured}
         return
     bring_loopback_up()
     owner = owner_process()
@@ -62,7 +74,12 @@ def prefect_server() -> Iterator[str]:
         address = record.read_text()
     if keeper and owner.pid == os.getpid():
         atexit.register(stop, keeper)  # not sooner: at exit Prefect still sends its last logs and events
-    yield address
+    # What every client would ask a server that may be another's.
+    yield {
+        PREFECT_API_URL: address,
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
+        PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,
+    }
 
 
 def stop(keeper: subprocess.Popen) -> None:
@@ -136,7 +153,7 @@ def keep(owner_pid: int, port: int, record: Path, pages: bool) -> None:
     """
     options = {"host": ADDRESS, "port": port, "log-level": "error", "lifespan": "on"}
     server = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+        [sys.executable, "-m", "uvicorn", "--factory", "flows.api:create_app"]
         + [f"--{name}={value}" for name, value in options.items()],
         env={**os.environ, "PREFECT__SERVER_FINAL": "1", **({} if pages else BARE)},
     )

@@ -27,7 +27,13 @@ def train(model: str) -> None:
     from tasks.card import write_card_task
     from tasks.evaluate import evaluate_task
     from tasks.examples import read_schema_task
-    from tasks.export import describe_origin, export_task, read_statistics_task, verify_export_task
+    from tasks.export import (
+        describe_origin,
+        export_task,
+        read_statistics_task,
+        sample_outputs,
+        verify_export_task,
+    )
     from tasks.files import staged_folder
     from tasks.fit import fit_task
     from tasks.logs import run_logs
@@ -56,10 +62,12 @@ def train(model: str) -> None:
         )
         watch.lap("fit")
         export_task(fitted.model, recipe, statistics, describe_origin(schema, params.seed), folder)
-        probes = verify_export_task(fitted.model, recipe, examples["valid"], schema["raw_sha256"], folder)
+        sample = sample_outputs(fitted.model, examples["valid"])
+        verified = verify_export_task.submit(sample, recipe, schema["raw_sha256"], folder)  # in a process beside this
         write_network_task(fitted.model, examples["valid"], folder)
         watch.lap("export")
         evaluation = evaluate_task(fitted.model, recipe, schema, memory, **examples)
+        probes = verified.result()
         watch.lap("evaluate")
         measured = metrics(model, recipe, params.seed, schema, fitted, evaluation, probes)
         write_card_task(measured, recipe, folder)

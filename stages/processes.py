@@ -6,7 +6,6 @@ DVC, and so does everything where a GPU is used: what a driver holds must not be
 Each process is the head of a session, so that Ctrl-C reaches it through us alone, once.
 """
 
-import ctypes
 import os
 import re
 import runpy
@@ -20,11 +19,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, get_context, set_forkserver_preload
 from multiprocessing.connection import Connection
-from types import ModuleType
 
 import psutil
 
-from tasks.fresh import PR_SET_PDEATHSIG, keep_spare
+from tasks.fresh import end_with_parent, keep_spare, without_main_module
 
 # Seconds that a stage gets to put its outputs back before it is killed.
 STOP_SECONDS = 20
@@ -148,8 +146,7 @@ def send(session: int, number: signal.Signals) -> None:
 def be_stage(output: Connection, words: list[str], environment: dict[str, str]) -> None:
     """Do in a forked process what `python -m WORDS` does in a new one, and print to `output`."""
     os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # with the server
+    end_with_parent()  # the server
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     output.close()
@@ -168,14 +165,3 @@ def be_stage(output: Connection, words: list[str], environment: dict[str, str]) 
 
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-
-
-@contextmanager
-def without_main_module() -> Iterator[None]:
-    """Have multiprocessing not import this process's main module anew in the processes that the block starts."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

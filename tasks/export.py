@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -71,34 +72,45 @@ def export(model: keras.Model, params: ModelParams, statistics: dict, facts: dic
     write_json(extra / "origin.json", facts)
 
 
-def verify_export(
-    model: keras.Model, params: ModelParams, valid: Split, raw_sha256: str, folder: Path
-) -> dict[str, float]:
-    """Load `folder/saved_model` in a process without our code, compare it with `model`, and ask it the probes.
+@dataclass(frozen=True)
+class Sample:
+    """What a trained model makes of some rows. index: their raw rows' numbers. outputs: by name, [rows, ...]."""
 
-    The loaded model gets rows of the valid split in raw units, `model` the same rows prepared.
+    model: str
+    index: np.ndarray
+    outputs: dict[str, np.ndarray]
+
+
+def sample_outputs(model: keras.Model, valid: Split) -> Sample:
+    """Return what `model` makes of the first COMPARED_ROWS rows of the valid split."""
+    first = valid.head().take(np.arange(min(COMPARED_ROWS, valid.rows)))
+    return Sample(model.name, first.index, named_outputs(model.predict(first.x, verbose=0)))
+
+
+def verify_export(sample: Sample, params: ModelParams, raw_sha256: str, folder: Path) -> dict[str, float]:
+    """Load `folder/saved_model` in a process without our code, compare it with `sample`, and ask it the probes.
+
+    The loaded model gets the rows of the sample in raw units. No operation of Keras happens in this process.
     raw_sha256: of the raw rows that the prepared ones were made of.
     Returns its answer to each row of `params.probes` (first output, last class).
     Raises UserError when an output differs by more than TOLERANCE.
     """
     dataset = get_dataset(params.dataset)
     names = raw_columns_needed(params)
-    first = valid.head().take(np.arange(min(COMPARED_ROWS, valid.rows)))
-    compared = read_raw(dataset, raw_sha256).take(first.index)
+    compared = read_raw(dataset, raw_sha256).take(sample.index)
     columns = {name: to_values(compared[name]) for name in names}
     rows = compared.num_rows
     for probe in params.probes.values():
         columns = {name: np.append(values, probe[name]) for name, values in columns.items()}
     loaded = run_saved_model(folder / "saved_model", columns)
-    expected = model.predict(first.x, verbose=0)
-    for name, values in named_outputs(expected).items():
+    for name, values in sample.outputs.items():
         difference = np.abs(loaded[name][:rows] - values).max() / max(1.0, np.abs(values).max())
         if not difference <= TOLERANCE:
             raise UserError(
-                f"{model.name}: the exported SavedModel and the trained model differ by {difference:.2g} in output "
+                f"{sample.model}: the exported SavedModel and the trained model differ by {difference:.2g} in output "
                 f"{name!r} (tolerance {TOLERANCE:g}). Nothing was published; the previous artifacts are unchanged."
             )
-        logger.info("%s: loaded in a fresh process, the SavedModel differs by %.1g", model.name, difference)
+        logger.info("%s: loaded in a fresh process, the SavedModel differs by %.1g", sample.model, difference)
     answers = loaded[MAIN_OUTPUT][rows:]
     return {label: float(answer[-1]) for label, answer in zip(params.probes, answers, strict=True)}
 

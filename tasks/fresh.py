@@ -10,10 +10,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from pathlib import Path
+from types import ModuleType
 
 OURS = ("benchmarks", "config", "datasets", "flows", "models", "stages", "tasks")
 # linux/prctl.h
@@ -55,8 +58,7 @@ def run_fresh(program: str, arguments: list[str], folder: Path) -> tuple[int, st
 
 def serve(requests: Connection) -> None:
     """Wait for a program and run it, without our modules and the path to them, as `python -I` would."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the stage, which ends this process
     program, arguments, folder, errors = requests.recv()
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
@@ -68,3 +70,20 @@ def serve(requests: Connection) -> None:
     os.chdir(folder)
     sys.argv = ["-c", *arguments]
     exec(program, {"__name__": "__main__"})  # noqa: S102  # our own text
+
+
+def end_with_parent() -> None:
+    """Have this process killed when the thread that started it ends, however that comes about."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def without_main_module() -> Iterator[None]:
+    """Have multiprocessing not import this process's main module anew in the processes that the block starts."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -23,7 +23,7 @@ from models import named_outputs, network_input
 from tasks import evaluate as evaluation
 from tasks.evaluate import evaluate, figures_per_quarter
 from tasks.examples import Examples, read_examples, read_schema
-from tasks.export import describe_origin, export, raw_columns_needed, read_statistics, verify_export
+from tasks.export import describe_origin, export, raw_columns_needed, read_statistics, sample_outputs, verify_export
 from tasks.files import read_table, write_table
 from tasks.fit import Fitted, fit, write_history
 from tasks.logs import KEPT_RUNS, run_logs
@@ -111,10 +111,9 @@ def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_
     wrong = read_statistics("california_housing")
     wrong["mean"]["MedInc"] += 1
     export(fitted.model, params, wrong, {}, tmp_path)
+    sample = sample_outputs(fitted.model, examples["valid"])
     with pytest.raises(UserError, match="differ"):
-        verify_export(
-            fitted.model, params, examples["valid"], read_schema("california_housing")["raw_sha256"], tmp_path
-        )
+        verify_export(sample, params, read_schema("california_housing")["raw_sha256"], tmp_path)
 
 
 def test_training_learns(prepared):
@@ -204,7 +203,8 @@ def test_only_evaluate_reads_the_test_split(prepared, monkeypatch):
     fitted, examples = train("iris_perceptron")
     params = load_params().model("iris_perceptron")
     export(fitted.model, params, read_statistics("iris"), {}, prepared)
-    verify_export(fitted.model, params, examples["valid"], read_schema("iris")["raw_sha256"], prepared)
+    sample = sample_outputs(fitted.model, examples["valid"])
+    verify_export(sample, params, read_schema("iris")["raw_sha256"], prepared)
     with pytest.raises(UserError, match=r"test\.parquet not found"):
         evaluate(fitted.model, params, read_schema("iris"), 10**9, **examples)
     reads = []

@@ -5,7 +5,8 @@ index.html has all models; models/ and datasets/ a page for each; assets/ what t
 
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from config import paths
 from config.errors import UserError
 from config.params import Params
 from tasks.files import write_json
+from tasks.report.charts import drawn_beside
 from tasks.report.data import describe_data
 from tasks.report.figures import duration, number, percent, signed, sourced
 from tasks.report.model import describe_model
@@ -24,6 +26,7 @@ from tasks.report.overview import SUMMARY, describe_overview, summarize
 from tasks.report.read import Artifacts, Data, read_artifacts, read_baselines, read_data, read_parity
 
 TEMPLATES = Path(__file__).parent / "templates"
+bundle = partial(vl_convert.javascript_bundle, "window.vegaEmbed = vegaEmbed;")  # Vega for the pages' script
 
 
 def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
@@ -43,29 +46,36 @@ def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
     if not endings and len(summary) == len(params.models) + len(params.baselines):
         write_json(folder / SUMMARY, summary)
 
-    with ThreadPoolExecutor(1) as beside:
-        assets = beside.submit(write_assets, folder / "assets")  # which takes a second or two by itself
-        write_pages(params, folder, summary, artifacts, parities, baselines, data, endings)
-        assets.result()
+    with drawn_beside() as processes:
+        script = processes.submit(bundle)  # which takes a second or two
+        pages = describe_pages(params, summary, artifacts, parities, baselines, data, endings)
+        write = page_writer(params, folder)
+        for page in pages:  # as they are all described, their charts are being drawn
+            write(page)
+        write_assets(folder / "assets", script.result())
 
 
-def write_pages(
+@dataclass(frozen=True)
+class Page:
+    """A page of the report. sources: of the figures on it, real or sample. values: what the template shows."""
+
+    path: str
+    template: str
+    sources: list[str]
+    values: dict[str, Any]
+
+
+def describe_pages(
     params: Params,
-    folder: Path,
     summary: list[dict[str, Any]],
     artifacts: dict[str, Artifacts],
     parities: dict[str, dict | None],
     baselines: dict[str, dict],
     data: dict[str, Data],
     endings: dict[str, str],
-) -> None:
-    write = page_writer(params, folder)
-    write(
-        "index.html",
-        "overview.html.jinja",
-        sources=[row["source"] for row in summary],
-        page=describe_overview(params, summary, artifacts, data, endings),
-    )
+) -> list[Page]:
+    overview = describe_overview(params, summary, artifacts, data, endings)
+    pages = [Page("index.html", "overview.html.jinja", [row["source"] for row in summary], overview)]
     for name, read in artifacts.items():
         recipe = params.models[name]
         rivals = {
@@ -73,44 +83,41 @@ def write_pages(
             for other, rival in baselines.items()
             if (rival["dataset"], rival["target"]) == (recipe.dataset, recipe.target)
         }
-        page = describe_model(
-            read, params, data[recipe.dataset], parities.get(name), rivals, endings.get(f"train@{name}")
-        )
-        write(f"models/{name}.html", "model.html.jinja", sources=sources_of(read.metrics), page=page)
+        ending = endings.get(f"train@{name}")
+        described = describe_model(read, params, data[recipe.dataset], parities.get(name), rivals, ending)
+        pages.append(Page(f"models/{name}.html", "model.html.jinja", sources_of(read.metrics), described))
     for name, known in data.items():
         used_by = [model for model, recipe in params.models.items() if recipe.dataset == name]
-        write(
-            f"datasets/{name}.html",
-            "dataset.html.jinja",
-            sources=sources_of(known.provenance),
-            page=describe_data(known, used_by),
-        )
+        described = describe_data(known, used_by)
+        pages.append(Page(f"datasets/{name}.html", "dataset.html.jinja", sources_of(known.provenance), described))
+    return pages
 
 
 def comparison(params: Params, old: str, new: str, folder: Path) -> None:
     """Write `compare.html`, what differs between two revisions, into `folder`; see `compare` for what it raises."""
     from tasks.report.comparison import compare  # brings DVC, which the report does without
 
-    page = compare(old, new)
-    page_writer(params, folder)("compare.html", "comparison.html.jinja", sources=[params.data.source], page=page)
+    page = Page("compare.html", "comparison.html.jinja", [params.data.source], compare(old, new))
+    page_writer(params, folder)(page)
     if not (paths.REPORTS / "assets").exists():
-        write_assets(folder / "assets")
+        write_assets(folder / "assets", bundle())
 
 
 def sources_of(facts: dict[str, Any] | None) -> list[str]:
     return [facts["source"]] if facts else []
 
 
-def page_writer(params: Params, folder: Path) -> Callable[..., None]:
-    """Return what writes a page below `folder` from a template. sources: of the figures on it, real or sample."""
-    pages = open_templates()
+def page_writer(params: Params, folder: Path) -> Callable[[Page], None]:
+    """Return what writes a page below `folder`."""
+    templates = open_templates()
     common = {"models": list(params.models), "datasets": list(params.datasets)}
 
-    def write(path: str, template: str, sources: list[str], **values: Any) -> None:
-        values["sample"] = {("sample",): "all", ("real",): "", (): ""}.get(tuple(sorted(set(sources))), "some")
-        target = folder / path
+    def write(page: Page) -> None:
+        sample = {("sample",): "all", ("real",): "", (): ""}.get(tuple(sorted(set(page.sources))), "some")
+        here = {"root": "../" * page.path.count("/"), "here": page.path, "sample": sample}
+        target = folder / page.path
         target.parent.mkdir(exist_ok=True)
-        text = pages.get_template(template).render(**common, root="../" * path.count("/"), here=path, **values)
+        text = templates.get_template(page.template).render(**common, **here, page=page.values)
         target.write_text(text, encoding="utf-8")
 
     return write
@@ -125,11 +132,11 @@ def open_templates() -> Environment:
     return environment
 
 
-def write_assets(folder: Path) -> None:
+def write_assets(folder: Path, vega: str) -> None:
     """Write the pages' script, and Vega for it, which draws a chart anew when it is pointed at."""
     folder.mkdir()
     shutil.copy(TEMPLATES / "report.js", folder)
-    (folder / "vega.js").write_text(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"), encoding="utf-8")
+    (folder / "vega.js").write_text(vega, encoding="utf-8")
 
 
 report_task = task(report)

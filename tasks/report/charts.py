@@ -1,15 +1,25 @@
-"""Charts: Vega-Lite specifications, each drawn as SVG at once, and kept beside it for the page's script.
+"""Charts: Vega-Lite specifications, each drawn as SVG, and kept beside it for the page's script.
 
 The SVG needs no script, prints, and follows the page's colours, which are CSS variables; its `description` is the text
 alternative. Where the script runs, a chart that is pointed at is drawn again from its specification and tells values.
 """
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from multiprocessing import get_context
 
 import altair as alt
 import pandas as pd
 import vl_convert
+from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
+
+from config.params import usable_cores
+from tasks.fresh import end_with_parent, without_main_module
 
 WIDTH, HEIGHT = 400, 220
 SMALL = {"width": 220, "height": 120}
@@ -19,9 +29,46 @@ BINS = 40
 FEW = 200  # rows that are drawn one by one
 UNSEEN = {"size": 60, "opacity": 0}  # a point of a line, which tells its values all the same
 
+_drawing: ContextVar[Executor] = ContextVar("drawing")
 
-def figure(chart: alt.Chart | alt.LayerChart, width: int = WIDTH, height: int = HEIGHT, title: str = "") -> Markup:
-    """Return the chart as a figure of the page; title: of a small one, which has no axis titles."""
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart of a page. drawn: its SVG. told: its text alternative. title: of a small one, without axis titles."""
+
+    specification: dict
+    drawn: Future[str]
+    told: str
+    title: str
+
+    def __html__(self) -> str:
+        kept = json.dumps(self.specification, separators=(",", ":")).replace("<", "\\u003c")  # no tag within a script
+        caption = Markup("<figcaption>{}</figcaption>").format(self.title) if self.title else ""
+        picture = Markup('<div class="picture" role="img" tabindex="0" aria-label="{}">{}</div>').format(
+            self.told, Markup(self.drawn.result())
+        )
+        return Markup('<figure class="chart">{}{}<script type="application/json">{}</script></figure>').format(
+            caption, picture, Markup(kept)
+        )
+
+
+@contextmanager
+def drawn_beside() -> Iterator[Executor]:
+    """Draw the figures that the block makes in processes beside it, for a conversion lets no other thread go on."""
+    with (
+        without_main_module(),
+        ProcessPoolExecutor(usable_cores(), get_context("spawn"), initializer=end_with_parent) as processes,
+        debug_mode(False),  # what Altair looks at otherwise, chart by chart, is of our own making
+    ):
+        token = _drawing.set(processes)
+        try:
+            yield processes
+        finally:
+            _drawing.reset(token)
+
+
+def figure(chart: alt.Chart | alt.LayerChart, width: int = WIDTH, height: int = HEIGHT, title: str = "") -> Figure:
+    """Return the chart as a figure of the page, which is being drawn; see `Figure` and `drawn_beside`."""
     styled = (
         chart.properties(width=width, height=height, background="transparent")
         .configure_view(stroke=None)
@@ -41,18 +88,11 @@ def figure(chart: alt.Chart | alt.LayerChart, width: int = WIDTH, height: int = 
     with alt.data_transformers.disable_max_rows():  # the limit is for charts that carry their data
         specification = styled.to_dict(validate=False)
     told = next(filter(None, (part.get("description") for part in [specification, *specification.get("layer", [])])))
-    drawn = vl_convert.vegalite_to_svg(specification)
-    kept = json.dumps(specification, separators=(",", ":")).replace("<", "\\u003c")  # no tag within a script
-    caption = Markup("<figcaption>{}</figcaption>").format(title) if title else ""
-    picture = Markup('<div class="picture" role="img" tabindex="0" aria-label="{}">{}</div>').format(
-        told, Markup(drawn)
-    )
-    return Markup('<figure class="chart">{}{}<script type="application/json">{}</script></figure>').format(
-        caption, picture, Markup(kept)
-    )
+    drawn = _drawing.get().submit(vl_convert.vegalite_to_svg, specification)
+    return Figure(specification, drawn, told, title)
 
 
-def learning_curves(history: pd.DataFrame, column: str) -> Markup:
+def learning_curves(history: pd.DataFrame, column: str) -> Figure:
     """Draw `column` on train and valid after each epoch. history: columns epoch, column, val_column."""
     curves = history.rename(columns={column: "train", f"val_{column}": "valid"})
     curves = curves.melt("epoch", ["train", "valid"], var_name="split", value_name="value").dropna()
@@ -68,13 +108,17 @@ def learning_curves(history: pd.DataFrame, column: str) -> Markup:
             alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)),
             alt.Y("value:Q", title=column, scale=scale_of(curves["value"])),
             alt.Color("split:N", scale=alt.Scale(domain=["train", "valid"], range=[TRAIN, VALID])),
-            tooltip=["split:N", "epoch:Q", alt.Tooltip("value:Q", title=column, format=".5g")],
+            tooltip=[
+                alt.Tooltip("split:N"),
+                alt.Tooltip("epoch:Q"),
+                alt.Tooltip("value:Q", title=column, format=".5g"),
+            ],
         )
     )
     return figure(chart)
 
 
-def parity_curves(history: pd.DataFrame, column: str) -> Markup:
+def parity_curves(history: pd.DataFrame, column: str) -> Figure:
     """Draw `column` on valid by epoch, a line a seed, coloured by preparation.
 
     history: columns normalization, seed, epoch, val_column.
@@ -93,7 +137,12 @@ def parity_curves(history: pd.DataFrame, column: str) -> Markup:
             alt.Y("value:Q", title=f"{column} on valid", scale=alt.Scale(zero=False)),
             alt.Color("normalization:N", scale=alt.Scale(domain=kinds, range=[VALID, TRAIN][: len(kinds)])),
             alt.Detail("seed:N"),
-            tooltip=["normalization:N", "seed:N", "epoch:Q", alt.Tooltip("value:Q", title=column, format=".5g")],
+            tooltip=[
+                alt.Tooltip("normalization:N"),
+                alt.Tooltip("seed:N"),
+                alt.Tooltip("epoch:Q"),
+                alt.Tooltip("value:Q", title=column, format=".5g"),
+            ],
         )
     )
     return figure(chart)
@@ -105,12 +154,12 @@ def scale_of(values: pd.Series) -> alt.Scale:
     return alt.Scale(type="log") if logarithmic else alt.Scale(zero=False)
 
 
-def predicted_against_true(predictions: pd.DataFrame, unit: str) -> Markup:
+def predicted_against_true(predictions: pd.DataFrame, unit: str) -> Figure:
     """Draw where predictions lie against the truth, binned when there are many. Columns: true, predicted."""
     values = predictions[["true", "predicted"]].astype(float)
     low, high = float(values.min().min()), float(values.max().max())
     diagonal = pd.DataFrame({"true": [low, high], "predicted": [low, high]})
-    line = alt.Chart(diagonal).mark_line(color=VALID, strokeDash=[4, 3]).encode(x="true:Q", y="predicted:Q")
+    line = alt.Chart(diagonal).mark_line(color=VALID, strokeDash=[4, 3]).encode(alt.X("true:Q"), alt.Y("predicted:Q"))
     description = f"predicted against true for {len(values)} test rows; the dashed line is perfect"
     x_title, y_title = f"true{unit}", f"predicted{unit}"
     if len(values) <= FEW:
@@ -137,13 +186,17 @@ def predicted_against_true(predictions: pd.DataFrame, unit: str) -> Markup:
             alt.Y("predicted:Q", title=y_title),
             alt.Y2("predicted_to:Q"),
             alt.FillOpacity("rows:Q", scale=alt.Scale(type="sqrt", range=[0.12, 1]), legend=None),
-            tooltip=[alt.Tooltip("true:Q", format=".3g"), alt.Tooltip("predicted:Q", format=".3g"), "rows:Q"],
+            tooltip=[
+                alt.Tooltip("true:Q", format=".3g"),
+                alt.Tooltip("predicted:Q", format=".3g"),
+                alt.Tooltip("rows:Q"),
+            ],
         )
     )
     return figure(marks + line)
 
 
-def residuals(errors: pd.Series, unit: str) -> Markup:
+def residuals(errors: pd.Series, unit: str) -> Figure:
     """Draw how the residuals, predicted - true, are distributed."""
     binned = pd.cut(errors, min(BINS, max(5, len(errors) // 5)))
     counted = binned.value_counts(sort=False)
@@ -162,13 +215,13 @@ def residuals(errors: pd.Series, unit: str) -> Markup:
             alt.X2("to:Q"),
             alt.Y("rows:Q", title="test rows"),
             alt.Y2Datum(0),
-            tooltip=[alt.Tooltip("from:Q", format=".3g"), alt.Tooltip("to:Q", format=".3g"), "rows:Q"],
+            tooltip=[alt.Tooltip("from:Q", format=".3g"), alt.Tooltip("to:Q", format=".3g"), alt.Tooltip("rows:Q")],
         )
     )
     return figure(chart)
 
 
-def error_map(cells: pd.DataFrame, size: float, unit: str) -> Markup:
+def error_map(cells: pd.DataFrame, size: float, unit: str) -> Figure:
     """Draw the mean residual of each cell of the map. cells: of `regression.on_map`; size: of a cell in degrees."""
     most = float(cells["residual"].abs().quantile(0.98)) or 1.0
     frame = cells.assign(east=cells["longitude"] + size, north=cells["latitude"] + size).round(4)
@@ -190,18 +243,23 @@ def error_map(cells: pd.DataFrame, size: float, unit: str) -> Markup:
                 scale=alt.Scale(scheme="blueorange", domain=[-most, 0, most], clamp=True),
                 legend=alt.Legend(title=f"predicted − true{unit}", titleColor=INK, titleLimit=300),
             ),
-            tooltip=["longitude:Q", "latitude:Q", alt.Tooltip("residual:Q", format="+.3f"), "rows:Q"],
+            tooltip=[
+                alt.Tooltip("longitude:Q"),
+                alt.Tooltip("latitude:Q"),
+                alt.Tooltip("residual:Q", format="+.3f"),
+                alt.Tooltip("rows:Q"),
+            ],
         )
     )
     return figure(chart, 340, 360)
 
 
-def calibration(bins: list[dict], error: float) -> Markup:
+def calibration(bins: list[dict], error: float) -> Figure:
     """Draw accuracy against confidence. bins: of `classification.calibration`."""
     line = (
         alt.Chart(pd.DataFrame({"confidence": [0, 1], "accuracy": [0, 1]}))
         .mark_line(color=VALID, strokeDash=[4, 3])
-        .encode(x="confidence:Q", y="accuracy:Q")
+        .encode(alt.X("confidence:Q"), alt.Y("accuracy:Q"))
     )
     marks = (
         alt.Chart(
@@ -214,13 +272,17 @@ def calibration(bins: list[dict], error: float) -> Markup:
             alt.X("confidence:Q", scale=alt.Scale(domain=[0, 1])),
             alt.Y("accuracy:Q", scale=alt.Scale(domain=[0, 1])),
             alt.Size("rows:Q", scale=alt.Scale(type="sqrt", range=[20, 300]), legend=None),
-            tooltip=[alt.Tooltip("confidence:Q", format=".3f"), alt.Tooltip("accuracy:Q", format=".3f"), "rows:Q"],
+            tooltip=[
+                alt.Tooltip("confidence:Q", format=".3f"),
+                alt.Tooltip("accuracy:Q", format=".3f"),
+                alt.Tooltip("rows:Q"),
+            ],
         )
     )
     return figure(line + marks)
 
 
-def distribution(bins: list[dict], name: str) -> Markup:
+def distribution(bins: list[dict], name: str) -> Figure:
     """Draw how a column is distributed in each split. bins: of `drift.histogram`."""
     frame = pd.DataFrame(bins)
     ends = frame.groupby("split", sort=False).tail(1)
@@ -233,7 +295,7 @@ def distribution(bins: list[dict], name: str) -> Markup:
             alt.Y("share:Q", title=None, axis=alt.Axis(format="%", tickCount=3)),
             alt.Color("split:N", scale=SPLITS, legend=None),
             tooltip=[
-                "split:N",
+                alt.Tooltip("split:N"),
                 alt.Tooltip("from:Q", format=".4g"),
                 alt.Tooltip("to:Q", format=".4g"),
                 alt.Tooltip("share:Q", format=".2%"),
@@ -243,7 +305,7 @@ def distribution(bins: list[dict], name: str) -> Markup:
     return figure(chart, **SMALL, title=name)
 
 
-def class_balance(counts: dict[str, dict[str, int]]) -> Markup:
+def class_balance(counts: dict[str, dict[str, int]]) -> Figure:
     """Draw each class's share of each split. counts: split: class: rows."""
     frame = pd.DataFrame(
         [
@@ -261,7 +323,12 @@ def class_balance(counts: dict[str, dict[str, int]]) -> Markup:
             alt.X("share:Q", title="share of the split", axis=alt.Axis(format="%")),
             alt.YOffset("split:N", sort=["train", "valid", "test"]),
             alt.Color("split:N", scale=SPLITS),
-            tooltip=["split:N", "class:N", "rows:Q", alt.Tooltip("share:Q", format=".2%")],
+            tooltip=[
+                alt.Tooltip("split:N"),
+                alt.Tooltip("class:N"),
+                alt.Tooltip("rows:Q"),
+                alt.Tooltip("share:Q", format=".2%"),
+            ],
         )
     )
     return figure(chart, height=max(90, 34 * len(names)))
