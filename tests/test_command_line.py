@@ -5,7 +5,10 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
+import httpx
 import pytest
 from conftest import ROOT, edit_params
 
@@ -31,6 +34,21 @@ def test_a_server_that_does_not_answer_is_named(run_flow, monkeypatch):
     done = run_flow("ingest", "line", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode == 1
     assert done.stderr.startswith("error: no Prefect server answers at PREFECT_API_URL (http://127.0.0.1:9/api).")
+
+
+def test_a_server_takes_all_that_begin_at_once(api_url):
+    with httpx.Client(base_url=api_url) as client:
+        flow = client.post("/flows/", json={"name": "begins"}).json()["id"]
+
+    def begin(runs: int) -> list[int]:
+        run = {"flow_id": flow, "state": {"type": "PENDING"}}
+        with httpx.Client(base_url=api_url) as client:
+            keys = ({"idempotency_key": str(uuid4())} for _ in range(runs))
+            return [client.post("/flow_runs/", json=run | key).status_code for key in keys]
+
+    with ThreadPoolExecutor(6) as clients:
+        answers = [answer for taken in clients.map(begin, [10] * 6) for answer in taken]
+    assert answers == [201] * 60
 
 
 def test_an_interrupt_that_hits_a_destructor_is_delivered_again(monkeypatch):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -146,6 +147,7 @@ def test_every_stage_is_a_task_of_the_run_and_its_flow_a_subflow(run, api_url):
     query = {"flow_runs": {"name": {"any_": ["train-iris_perceptron"]}}, "sort": "START_TIME_DESC"}
     subflow = ask("flow_runs", **query)[0]
     parent = httpx.get(f"{api_url}/task_runs/{subflow['parent_task_run_id']}").json()["flow_run_id"]
+    time.sleep(1.5)  # a server without pages writes down once a second what became of tasks
     states = {task["name"]: task["state_name"] for task in ask("task_runs", flow_runs={"id": {"any_": [parent]}})}
     assert states["train@iris_perceptron"] == "Completed"
     assert states["prepare@iris"] == "Unchanged"

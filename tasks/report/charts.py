@@ -118,18 +118,19 @@ def learning_curves(history: pd.DataFrame, column: str) -> Figure:
     return figure(chart)
 
 
-def parity_curves(history: pd.DataFrame, column: str) -> Figure:
+def parity_curves(history: pd.DataFrame, column: str, settled: int) -> Figure:
     """Draw `column` on valid by epoch, a line a seed, coloured by preparation.
 
-    history: columns normalization, seed, epoch, val_column.
+    history: columns normalization, seed, epoch, val_column. settled: the epochs after which the highest counts.
     """
     kinds = list(history["normalization"].unique())
     values = history.rename(columns={f"val_{column}": "value"})[["normalization", "seed", "epoch", "value"]]
-    highest = values[values["epoch"] > 3].groupby("normalization")["value"].max()
-    told = ", ".join(f"{highest[kind]:.3g} with {kind}" for kind in kinds if kind in highest)
+    highest = values[values["epoch"] > settled].groupby("normalization")["value"].max()
+    told = ", ".join(f"{highest[kind]:.3g} with {kind}" for kind in kinds if kind in highest) or "none"
     chart = (
         alt.Chart(
-            values, description=f"{column} on valid by epoch for each seed; highest after epoch 3: {told or 'none'}"
+            values,
+            description=f"{column} on valid by epoch for each seed; highest after epoch {settled}: {told}",
         )
         .mark_line(strokeWidth=1.5, opacity=0.75, point={"size": 10} if len(values) <= 400 else UNSEEN)
         .encode(

@@ -164,7 +164,7 @@ def describe_parity(parity: dict, figure: str, notes: dict) -> dict[str, Any]:
         "figures": figures,
         "notes": notes.get("test", {}),
         "after": SETTLED_EPOCHS,
-        "chart": charts.parity_curves(history, figure),
+        "chart": charts.parity_curves(history, figure, SETTLED_EPOCHS),
     }
 
 
