@@ -6,20 +6,20 @@ began together cost a run seconds. A transaction that begins as a writer waits f
 """
 
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from fastapi import FastAPI
 from prefect.server.api.server import create_app as create_prefect_app
 from prefect.server.database.configurations import AioSqliteConfiguration
-from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 begin_transaction = AioSqliteConfiguration.begin_transaction  # Prefect's own way
 
 
 def begin_as_writer(
     database: AioSqliteConfiguration,
-    session: AsyncSession,
+    session: Any,
     with_for_update: bool = False,  # noqa: ARG001  # Prefect names it
-) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
+) -> AbstractAsyncContextManager[Any]:
     """Stand in for `AioSqliteConfiguration.begin_transaction`."""
     return begin_transaction(database, session, with_for_update=True)
 

@@ -27,6 +27,7 @@ INK, FAINT, TRAIN, VALID, TEST = "var(--ink)", "var(--faint)", "var(--train)", "
 SPLITS = alt.Scale(domain=["train", "valid", "test"], range=[TRAIN, VALID, TEST])
 BINS = 40
 FEW = 200  # rows that are drawn one by one
+MOST_PROCESSES = 4  # that draw; there is not enough to draw for more
 UNSEEN = {"size": 60, "opacity": 0}  # a point of a line, which tells its values all the same
 
 _drawing: ContextVar[Executor] = ContextVar("drawing")
@@ -57,7 +58,9 @@ def drawn_beside() -> Iterator[Executor]:
     """Draw the figures that the block makes in processes beside it, for a conversion lets no other thread go on."""
     with (
         without_main_module(),
-        ProcessPoolExecutor(usable_cores(), get_context("spawn"), initializer=end_with_parent) as processes,
+        ProcessPoolExecutor(
+            min(usable_cores(), MOST_PROCESSES), get_context("spawn"), initializer=end_with_parent
+        ) as processes,
         debug_mode(False),  # what Altair looks at otherwise, chart by chart, is of our own making
     ):
         token = _drawing.set(processes)
