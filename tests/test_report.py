@@ -226,6 +226,35 @@ def test_the_figures_worked_out_for_the_page_are_those_of_the_rows(browser, repo
             assert row[4] == str(len(part))
 
 
+def test_the_confusion_matrix_and_the_first_predictions_are_those_of_the_rows(browser, repo):
+    rows = pd.read_parquet(repo / "artifacts/iris_mlp/predictions.parquet")
+    probabilities = rows[[column for column in rows if column.startswith("probability ")]]
+    names = [column.removeprefix("probability ") for column in probabilities]
+    show(browser, repo / "reports/models/iris_mlp.html")
+    assert texts(browser, "table.confusion thead th") == names
+    counts = [int(count) for count in texts(browser, "table.confusion tbody td")]
+    expected = pd.crosstab(rows["true"], rows["predicted"]).reindex(index=range(3), columns=range(3), fill_value=0)
+    assert counts == expected.to_numpy().ravel().tolist()
+    examples = browser.find_elements("css selector", "[aria-labelledby=examples] .example")
+    assert examples
+    for example, (_, row) in zip(examples, rows.iterrows(), strict=False):
+        told = example.text.split("\n")
+        mark = "✓" if row["true"] == row["predicted"] else "✗"
+        assert told[:2] == [f"{mark} {names[int(row['predicted'])]}", f"true: {names[int(row['true'])]}"]
+        for name in names:
+            assert f"{100 * row[f'probability {name}']:.1f} %" in example.text
+
+
+def test_what_a_page_tells_of_the_run_is_what_the_run_wrote(browser, repo):
+    for name in load_params(repo / "params.yaml").models:
+        run = json.loads((repo / f"artifacts/{name}/run.json").read_text())
+        show(browser, repo / f"reports/models/{name}.html")
+        told = browser.find_element("css selector", "[aria-labelledby=recipe] dl").text
+        assert f"{duration(run['seconds']['fit'])} of {duration(run['seconds']['total'])} in all" in told
+        for fact in (run["began"], run["device"], run["platform"], f"keras {run['versions']['keras']}"):
+            assert fact in told
+
+
 def test_the_lines_that_load_a_model_work(browser, repo, settings):
     show(browser, repo / "reports/models/iris_mlp.html")
     [lines] = texts(browser, "[aria-label='How to load iris_mlp']")
