@@ -137,6 +137,32 @@ def test_a_chart_that_is_pointed_at_tells_its_values(browser, repo):
     assert browser.get_log("browser") == []
 
 
+def test_a_chart_zooms_with_ctrl_and_the_wheel_and_leaves_the_wheel_to_the_page(browser, repo):
+    from selenium.webdriver import ActionChains, Keys
+    from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def labels() -> list[str]:
+        return sorted(text for axis in texts(browser, f"{chart} .role-axis-label") for text in axis.split("\n"))
+
+    show(browser, repo / "reports/models/housing_mlp.html")
+    for chart in ("[aria-labelledby=diagnosis] figure.chart", "[aria-labelledby=quantity] figure.chart"):
+        figure = browser.find_element("css selector", chart)
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
+        ActionChains(browser).move_to_element(figure).perform()
+        WebDriverWait(browser, 20).until(lambda _, at=figure: at.get_attribute("data-alive") is not None)
+        whole = labels()
+        middle = ScrollOrigin.from_element(figure.find_element("css selector", "svg"))
+        ActionChains(browser).scroll_from_origin(middle, 0, -1).perform()
+        assert labels() == whole
+        wheel = ActionChains(browser).key_down(Keys.CONTROL).scroll_from_origin(middle, 0, -200).key_up(Keys.CONTROL)
+        wheel.perform()
+        WebDriverWait(browser, 10).until(lambda _, before=whole: labels() != before)
+        ActionChains(browser).double_click(figure.find_element("css selector", "svg")).perform()
+        WebDriverWait(browser, 10).until(lambda _, before=whole: labels() == before)
+    assert browser.get_log("browser") == []
+
+
 def test_the_plots_of_dvc_are_drawn_without_a_network(browser, repo, settings):
     from selenium.webdriver.support.ui import WebDriverWait
 

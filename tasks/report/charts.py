@@ -35,12 +35,17 @@ _drawing: ContextVar[Executor] = ContextVar("drawing")
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart of a page. drawn: its SVG. told: its text alternative. title: of a small one, without axis titles."""
+    """A chart of a page.
+
+    drawn: its SVG. told: its text alternative. title: of a small one, without axis titles. zooms: because a part of it
+    shows more than the whole.
+    """
 
     specification: dict
     drawn: Future[str]
     told: str
     title: str
+    zooms: bool
 
     def __html__(self) -> str:
         kept = json.dumps(self.specification, separators=(",", ":")).replace("<", "\\u003c")  # no tag within a script
@@ -48,8 +53,9 @@ class Figure:
         picture = Markup('<div class="picture" role="img" tabindex="0" aria-label="{}">{}</div>').format(
             self.told, Markup(self.drawn.result())
         )
-        return Markup('<figure class="chart">{}{}<script type="application/json">{}</script></figure>').format(
-            caption, picture, Markup(kept)
+        zooms = Markup(" data-zooms") if self.zooms else ""
+        return Markup('<figure class="chart"{}>{}{}<script type="application/json">{}</script></figure>').format(
+            zooms, caption, picture, Markup(kept)
         )
 
 
@@ -70,7 +76,9 @@ def drawn_beside() -> Iterator[Executor]:
             _drawing.reset(token)
 
 
-def figure(chart: alt.Chart | alt.LayerChart, width: int = WIDTH, height: int = HEIGHT, title: str = "") -> Figure:
+def figure(
+    chart: alt.Chart | alt.LayerChart, width: int = WIDTH, height: int = HEIGHT, title: str = "", zooms: bool = False
+) -> Figure:
     """Return the chart as a figure of the page, which is being drawn; see `Figure` and `drawn_beside`."""
     styled = (
         chart.properties(width=width, height=height, background="transparent")
@@ -92,7 +100,7 @@ def figure(chart: alt.Chart | alt.LayerChart, width: int = WIDTH, height: int = 
         specification = styled.to_dict(validate=False)
     told = next(filter(None, (part.get("description") for part in [specification, *specification.get("layer", [])])))
     drawn = _drawing.get().submit(vl_convert.vegalite_to_svg, specification)
-    return Figure(specification, drawn, told, title)
+    return Figure(specification, drawn, told, title, zooms)
 
 
 def learning_curves(history: pd.DataFrame, column: str) -> Figure:
@@ -118,7 +126,7 @@ def learning_curves(history: pd.DataFrame, column: str) -> Figure:
             ],
         )
     )
-    return figure(chart)
+    return figure(chart, zooms=True)
 
 
 def parity_curves(history: pd.DataFrame, column: str, settled: int) -> Figure:
@@ -149,7 +157,7 @@ def parity_curves(history: pd.DataFrame, column: str, settled: int) -> Figure:
             ],
         )
     )
-    return figure(chart)
+    return figure(chart, zooms=True)
 
 
 def scale_of(values: pd.Series) -> alt.Scale:
@@ -176,7 +184,7 @@ def predicted_against_true(predictions: pd.DataFrame, unit: str) -> Figure:
                 tooltip=[alt.Tooltip("true:Q", format=".4g"), alt.Tooltip("predicted:Q", format=".4g")],
             )
         )
-        return figure(marks + line)
+        return figure(marks + line, zooms=True)
     width = (high - low) / BINS
     cells = ((values - low) // width).clip(upper=BINS - 1) * width + low
     counted = cells.value_counts().reset_index(name="rows")
@@ -197,7 +205,7 @@ def predicted_against_true(predictions: pd.DataFrame, unit: str) -> Figure:
             ],
         )
     )
-    return figure(marks + line)
+    return figure(marks + line, zooms=True)
 
 
 def residuals(errors: pd.Series, unit: str) -> Figure:
@@ -255,7 +263,7 @@ def error_map(cells: pd.DataFrame, size: float, unit: str) -> Figure:
             ],
         )
     )
-    return figure(chart, 340, 360)
+    return figure(chart, 340, 360, zooms=True)
 
 
 def calibration(bins: list[dict], error: float) -> Figure:

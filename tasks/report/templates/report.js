@@ -49,11 +49,15 @@ function filterable(form) {
   apply();
 }
 
+// As on maps: the wheel alone scrolls the page. A pinch is a wheel with Ctrl to a browser.
+const ZOOM = { name: "zoom", select: { type: "interval", zoom: "wheel![event.ctrlKey]" }, bind: "scales" };
+
 // Draws a chart anew, in the place and the size of its picture, with values on hover.
 async function enliven(figure) {
   const frame = figure.querySelector(".picture");
   const picture = frame.querySelector("svg");
   const specification = JSON.parse(figure.querySelector("script").textContent);
+  if ("zooms" in figure.dataset) (specification.layer?.[0] ?? specification).params = [ZOOM];
   const { width, height } = picture.getBoundingClientRect();
   const place = document.createElement("div");
   const options = { actions: false, renderer: "svg", tooltip: { theme: matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light" } };
