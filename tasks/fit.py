@@ -85,6 +85,8 @@ def fit(
         compile_model(trained, params, outputs, steps, execution)
     logger.info("%s: %d parameters, %d rows, %s, %s", name, model.count_params(), train.rows, precision, execution)
     open_checkpoints(params, seed, [precision, execution], train, checkpoints)
+    if logs:
+        log_graph(trained, train, logs)
     order = EpochOrder(train.rows, seed)
     clock = EpochClock()
     batch_size = params.fit.batch_size
@@ -185,11 +187,23 @@ def callbacks(
 
 
 def tensorboard(params: ModelParams, logs: Path) -> keras.callbacks.TensorBoard:
-    """Return what logs scalars, the graph, histograms of the weights, and the profile where one is asked for."""
+    """Return what logs scalars, the layers, histograms of the weights, and the profile where one is asked for."""
     every = max(1, params.fit.epochs // HISTOGRAMS)
     return keras.callbacks.TensorBoard(
         log_dir=str(logs), histogram_freq=every, profile_batch=params.fit.profile_batches or 0
     )
+
+
+def log_graph(model: keras.Model, train: Split, logs: Path) -> None:
+    """Write the network's operations for TensorBoard, which looks for them first; Keras writes the layers alone."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    forward = tf.function(lambda x: model(x, training=False))
+    graph = forward.get_concrete_function(train.head().take(np.arange(1)).x).graph
+    with tf.summary.create_file_writer(str(logs / "train")).as_default():
+        tf.summary.graph(graph)
 
 
 def make_reproducible(seed: int) -> None:

@@ -139,6 +139,8 @@ def test_tensorboard_can_read_the_logs_of_a_run(prepared):
     for split in ("train", "validation"):
         events = EventAccumulator(str(prepared / "logs/housing_mlp/run" / split)).Reload()
         assert "epoch_loss" in events.Tags()["tensors"]
+        if split == "train":
+            assert any("hidden" in node.name for node in events.Graph().node)
 
 
 def test_history_has_a_row_an_epoch(prepared, tmp_path):
