@@ -22,7 +22,7 @@ from config.params import usable_cores
 from tasks.fresh import end_with_parent, without_main_module
 
 WIDTH, HEIGHT = 400, 220
-SMALL = {"width": 220, "height": 120}
+SMALL_WIDTH, SMALL_HEIGHT = 220, 120
 INK, FAINT, TRAIN, VALID, TEST = "var(--ink)", "var(--faint)", "var(--train)", "var(--valid)", "var(--test)"
 SPLITS = alt.Scale(domain=["train", "valid", "test"], range=[TRAIN, VALID, TEST])
 BINS = 40
@@ -314,7 +314,7 @@ def distribution(bins: list[dict], name: str) -> Figure:
             ],
         )
     )
-    return figure(chart, **SMALL, title=name)
+    return figure(chart, SMALL_WIDTH, SMALL_HEIGHT, title=name)
 
 
 def class_balance(counts: dict[str, dict[str, int]]) -> Figure:
