@@ -99,8 +99,21 @@ def figure(
     with alt.data_transformers.disable_max_rows():  # the limit is for charts that carry their data
         specification = styled.to_dict(validate=False)
     told = next(filter(None, (part.get("description") for part in [specification, *specification.get("layer", [])])))
-    drawn = _drawing.get().submit(vl_convert.vegalite_to_svg, specification)
+    drawn = _drawing.get().submit(vl_convert.vegalite_to_svg, still(specification))
     return Figure(specification, drawn, told, title, zooms)
+
+
+def still(specification: dict) -> dict:
+    """Leave out what a picture has no use for, and what most of it would be: points that are not seen, and a text for
+    each mark, as the whole has one.
+    """
+
+    def seen(part: dict) -> dict:
+        mark = {key: value for key, value in part["mark"].items() if (key, value) != ("point", UNSEEN)}
+        return {**part, "mark": mark}
+
+    plain = {**specification, "config": {**specification["config"], "aria": False}}
+    return {**plain, "layer": [seen(part) for part in plain["layer"]]} if "layer" in plain else seen(plain)
 
 
 def learning_curves(history: pd.DataFrame, column: str) -> Figure:
