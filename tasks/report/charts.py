@@ -6,11 +6,10 @@ alternative. Where the script runs, a chart that is pointed at is drawn again fr
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import altair as alt
 import pandas as pd
@@ -18,8 +17,7 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
-from config.params import usable_cores
-from tasks.fresh import end_with_parent, without_main_module
+from tasks.beside import processes_beside
 
 WIDTH, HEIGHT = 400, 220
 SMALL_WIDTH, SMALL_HEIGHT = 220, 120
@@ -62,13 +60,8 @@ class Figure:
 @contextmanager
 def drawn_beside() -> Iterator[Executor]:
     """Draw the figures that the block makes in processes beside it, for a conversion lets no other thread go on."""
-    with (
-        without_main_module(),
-        ProcessPoolExecutor(
-            min(usable_cores(), MOST_PROCESSES), get_context("spawn"), initializer=end_with_parent
-        ) as processes,
-        debug_mode(False),  # what Altair looks at otherwise, chart by chart, is of our own making
-    ):
+    # What Altair looks at otherwise, chart by chart, is of our own making.
+    with processes_beside(MOST_PROCESSES) as processes, debug_mode(False):
         token = _drawing.set(processes)
         try:
             yield processes
