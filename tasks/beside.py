@@ -1,5 +1,6 @@
 """Processes that work beside this one, at what would let no other thread of it go on."""
 
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -12,13 +13,29 @@ from tasks.fresh import end_with_parent, without_main_module
 
 @contextmanager
 def processes_beside(most: int) -> Iterator[Executor]:
-    """Yield what runs functions in as many processes as there are cores, but no more than `most`."""
-    processes = min(usable_cores(), most)
-    with without_main_module(), ProcessPoolExecutor(processes, get_context("spawn"), initializer=follow) as executor:
-        yield executor
+    """Yield what runs functions in as many processes as there are cores, but no more than `most`.
+
+    They end with this one, and leave Ctrl-C to it.
+    """
+    count = min(usable_cores(), most)
+    with (
+        without_main_module(),
+        ProcessPoolExecutor(count, get_context("spawn"), initializer=end_with_parent) as processes,
+    ):
+        with interrupts_blocked():  # which a process that starts now inherits
+            for _ in range(count):
+                processes.submit(os.getpid)
+        try:
+            yield processes
+        except BaseException:
+            processes.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def follow() -> None:
-    """Leave Ctrl-C to the process that started this one, and end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

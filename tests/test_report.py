@@ -1,15 +1,19 @@
 """The report in a real browser, from a file without a network, with every figure equal to its source."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -303,6 +307,25 @@ def test_it_is_built_without_tensorflow(repo, settings):
         [sys.executable, "-c", script], cwd=repo, env=settings, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_ctrl_c_gets_one_message_and_leaves_the_report_and_no_process(repo, settings):
+    before = (repo / "reports/index.html").read_bytes()
+    command = [sys.executable, "-m", "flows.report"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=repo, env=settings, start_new_session=True, **pipes) as process:
+        family = psutil.Process(process.pid)
+        deadline = time.monotonic() + 120
+        while not (drawing := [child for child in family.children() if "spawn_main" in str(child.cmdline())]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        told = process.communicate(timeout=120)[0]
+    assert process.returncode == 130
+    assert told.endswith("error: interrupted; nothing was published.\n")
+    assert "Traceback" not in told
+    assert not psutil.wait_procs(drawing, timeout=20)[1]
+    assert (repo / "reports/index.html").read_bytes() == before
 
 
 @pytest.fixture
