@@ -48,8 +48,9 @@ class Figure:
     def __html__(self) -> str:
         kept = json.dumps(self.specification, separators=(",", ":")).replace("<", "\\u003c")  # no tag within a script
         caption = Markup("<figcaption>{}</figcaption>").format(self.title) if self.title else ""
+        drawn = self.drawn.result().replace("<svg ", '<svg aria-hidden="true" ', 1)  # its frame has the text
         picture = Markup('<div class="picture" role="img" tabindex="0" aria-label="{}">{}</div>').format(
-            self.told, Markup(self.drawn.result())
+            self.told, Markup(drawn)
         )
         zooms = Markup(" data-zooms") if self.zooms else ""
         return Markup('<figure class="chart"{}>{}{}<script type="application/json">{}</script></figure>').format(
