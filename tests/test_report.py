@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from config.errors import UserError
 from config.params import load_params
 from tasks.report import report
+from tasks.report.charts import drawn_beside
 from tasks.report.classification import calibration, confusion, worst_mistakes
 from tasks.report.diagnosis import diagnose, weak_classes, weak_slices
 from tasks.report.drawing import draw
@@ -578,7 +579,8 @@ def test_the_highest_figure_counts_from_the_fourth_epoch_on():
         "epochs": 5,
         "metrics": {"valid": {"rmse": 0.5}, "test": {"rmse": 0.4}},
     }
-    shown = describe_parity({"history": pd.DataFrame(epochs), "runs": [run]}, "rmse", {})
+    with drawn_beside():
+        shown = describe_parity({"history": pd.DataFrame(epochs), "runs": [run]}, "rmse", {})
     assert shown["rows"][0]["highest"] == 0.6
     assert shown["means"] == [{"normalization": "standard", "valid": 0.5, "test": {"rmse": 0.4}}]
 
