@@ -14,10 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import inf
 from typing import NoReturn
 from uuid import UUID
 
+import psutil
 from prefect import Flow, get_client
 from prefect.context import hydrated_context
 from prefect.exceptions import TerminationSignal
@@ -26,13 +28,17 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 from config.errors import UserError
 from config.params import load_params
-from flows.server import is_alive, prefect_server
+from flows.server import is_alive, owner_process, prefect_server
+from stages.restore import restore_this_stage
 from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN, shared_workspace
 
 # Read by TensorFlow, Keras and Arrow when they are imported. KERAS_HOME: no keras.json of the user's changes a result.
 # jemalloc keeps less of what streaming frees than Arrow's default.
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": ".keras", "ARROW_DEFAULT_MEMORY_POOL": "jemalloc"}
-LOOK_SECONDS = 0.5  # between two looks whether the pipeline's process lives
+LOOK_SECONDS = 0.5  # between two looks whether the process that started this one lives
+END_SECONDS = 10  # that a process gets to end by itself after an interrupt
+# Ctrl-C; what `kill` and service managers send; what a closed terminal sends.
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(flow: Flow) -> NoReturn:
@@ -41,15 +47,20 @@ def run(flow: Flow) -> NoReturn:
     prepare_process()
     with telling_mistakes():
         check_names(arguments)
-        with shared_workspace(), reporting(), parent_run(flow):
-            flow(**arguments)
+        end_with_dvc()
+        with shared_workspace():
+            if not restored_by_dvc_cache():
+                with reporting(), parent_run(flow):
+                    flow(**arguments)
     sys.exit(0)
 
 
 def prepare_process() -> None:
     """Set up the environment, the signals and the logging of a process that runs a flow."""
     set_environment()
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores SIGHUP
+            signal.signal(number, interrupt)
     sys.unraisablehook = interrupt_again
     tell_errors_once()
 
@@ -79,7 +90,7 @@ def parent_run(flow: Flow) -> Iterator[None]:
         yield
         return
     if pid := os.environ.get(PIPELINE_PROCESS):  # on this machine
-        threading.Thread(target=end_with, args=(int(pid),), daemon=True).start()
+        end_with(int(pid), "the flow that ran this stage")
     with get_client(sync_client=True) as client:
         parent = client.read_flow_run(UUID(run_id))
     context = {"flow": flow, "flow_run": parent, "start_time": parent.start_time, "result_store": get_result_store()}
@@ -87,18 +98,51 @@ def parent_run(flow: Flow) -> Iterator[None]:
         yield
 
 
-def end_with(pid: int) -> None:
-    """Kill this process, and those that it started, when process `pid` has ended."""
-    while is_alive(pid):
-        time.sleep(LOOK_SECONDS)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+def end_with_dvc() -> None:
+    """End this process when the DVC that runs it as a stage has ended, however that came about."""
+    if "DVC_STAGE" in os.environ and PIPELINE_RUN not in os.environ:
+        end_with(owner_process().pid, "the DVC that ran this stage")
+
+
+def end_with(pid: int, name: str) -> None:
+    """Interrupt this process when process `pid` has ended, and kill it when it then does not end.
+
+    name: of that process, for the message.
+    """
+
+    def watch() -> None:
+        while is_alive(pid):
+            time.sleep(LOOK_SECONDS)
+        print(f"error: {name} has ended.", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(END_SECONDS)
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                child.kill()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def restored_by_dvc_cache() -> bool:
+    """Bring back the outputs of the stage that this process is for, if only they are missing; return whether it did.
+
+    The pipeline flow has done so before it starts a stage.
+    """
+    stage = os.environ.get("DVC_STAGE")
+    if not stage or PIPELINE_RUN in os.environ:
+        return False
+    restored = restore_this_stage(stage)
+    if restored:
+        print(f"Nothing else has changed: restored {', '.join(restored)} from DVC's cache.", file=sys.stderr)
+    return bool(restored)
 
 
 @contextmanager
 def telling_mistakes(interrupted: str = "interrupted; nothing was published.") -> Iterator[None]:
-    """Exit with one message where the block raises what the user can mend; put a stage's outputs back in any case.
+    """Exit with one message and code 1 where the block raises what the user can mend, with 130 when it is interrupted.
 
-    interrupted: what to say when it was Ctrl-C or SIGTERM.
+    interrupted: the message for Ctrl-C, SIGTERM and SIGHUP.
     """
     try:
         yield
@@ -109,13 +153,13 @@ def telling_mistakes(interrupted: str = "interrupted; nothing was published.") -
     except Exception as error:
         if is_disk_full(error):
             end(1, f"no space left on the disk: {last_line(error)}. Free some space and run again.")
-        restore_outputs()
         raise
 
 
 def end(code: int, message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    restore_outputs()
+    ignore_interrupts()
+    with suppress(OSError):  # where the terminal is gone
+        print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
@@ -139,7 +183,19 @@ def check_names(arguments: dict[str, str]) -> None:
         known[kind](arguments[kind])
 
 
-def interrupt(*_: object) -> NoReturn:
+_last_interrupt = -inf
+
+
+def interrupt(*_: object) -> None:
+    """Raise KeyboardInterrupt, but not again within END_SECONDS: whoever presses Ctrl-C twice must not stop the ending.
+
+    Later on once more, in case a library has swallowed the first one.
+    """
+    global _last_interrupt  # noqa: PLW0603 - signal handlers have no other place
+    now = time.monotonic()
+    if now - _last_interrupt < END_SECONDS:
+        return
+    _last_interrupt = now
     raise KeyboardInterrupt
 
 
@@ -148,10 +204,19 @@ def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
 
     TensorFlow destroys iterators and functions at every epoch, so that a Ctrl-C can hit one of them.
     """
+    global _last_interrupt  # noqa: PLW0603
     if isinstance(lost.exc_value, KeyboardInterrupt | TerminationSignal):
+        _last_interrupt = -inf
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     else:
         sys.__unraisablehook__(lost)
+
+
+def ignore_interrupts() -> None:
+    """Let nothing but SIGKILL stop this process any more, which is ending and has things to put back."""
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def tell_errors_once() -> None:
@@ -194,26 +259,6 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 def last_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1]
-
-
-def restore_outputs() -> None:
-    """Put back the outputs that DVC removed before it ran this stage.
-
-    DVC removes a stage's outputs and then runs its command; when the command fails they stay removed,
-    though DVC's cache still holds them. Outside DVC nothing was removed, as outputs are replaced whole.
-    """
-    stage = os.environ.get("DVC_STAGE")
-    if not stage:
-        return
-    from tasks.restore import restore
-
-    try:
-        restored = restore(stage)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it must not hide why the stage failed
-        print(f"The previous outputs of {stage} could not be put back: {last_line(error)}", file=sys.stderr)
-        return
-    if restored:
-        print(f"Put back as they were: {', '.join(restored)}.", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

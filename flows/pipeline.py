@@ -4,9 +4,7 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +32,14 @@ from pydantic import Field
 from config import paths
 from config.errors import UserError
 from config.params import Params, load_params
-from flows.command_line import parent_run, prepare_process, reporting, set_environment, telling_mistakes
+from flows.command_line import (
+    ignore_interrupts,
+    parent_run,
+    prepare_process,
+    reporting,
+    set_environment,
+    telling_mistakes,
+)
 from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
 from stages.experiment import experiment, own_workspace
 from stages.graph import Plan, read_plan, target_names
@@ -223,8 +228,12 @@ def bring_up_to_date(chosen: Start, known: bool, force: bool, threads: int, host
         own = {"CUDA_VISIBLE_DEVICES": chosen.gpu or ""} if host.machine.gpus else {}
         return host.run(command, environment | run_environment() | own, emit, threads)
 
+    def warn(message: str) -> None:
+        logger.warning(message)
+        progress.tell(message)
+
     try:
-        outcome = reproduce(stage, run_command, force)
+        outcome = reproduce(stage, run_command, warn, force)
     except Stopped:
         return Cancelled(name="Interrupted")
     except (UserError, OSError) as error:
@@ -262,13 +271,6 @@ def run_environment() -> dict[str, str]:
         PIPELINE_RUN: str(context.flow_run.id),
         **{setting.name: str(setting.value()) for setting in REPORTING},
     }
-
-
-def ignore_interrupts() -> None:
-    """Let nothing but SIGKILL stop this process any more, which is ending and has things to put back."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
 
 
 def show_figures(told: str) -> None:

@@ -19,12 +19,13 @@ from config import paths
 from config.errors import UserError
 from config.params import load_params
 from stages.graph import read_plan
-from stages.lockfile import LOCK_FILE, write
+from stages.lockfile import LOCK_FILE
+from stages.lockfile import write as replace_text
 from stages.workspace import BEFORE, claimed_workspace
 
-# In BEFORE: the files as they were, and what `keep` notes of them.
+# In BEFORE: copies of the files and folders, and `BackUp` of them.
 FILES, NOTES = "files", "notes.json"
-# What was of params.yaml, where somebody edited it in the meantime.
+# Backup of params.yaml, where somebody edited it while an experiment ran.
 PARAMS_BEFORE = paths.STAGING / "params.before.yaml"
 
 
@@ -41,7 +42,8 @@ def experiment(settings: list[str], targets: list[str]) -> Iterator[None]:
     """Have the block see other parameters: KEY=VALUE each, as `dvc exp run -S` takes them; none: do nothing.
 
     targets: what the block brings up to date. When it succeeds, DVC saves these stages as an experiment: `dvc exp show`
-    has it. In any case params.yaml, dvc.lock and the outputs of these stages are then put back.
+    has it. In any case params.yaml, dvc.lock and all outputs are then put back, byte for byte as they were: also those
+    that DVC does not know, such as a model that was trained by hand.
     Raises UserError for a setting that params.yaml does not admit, and outside git, which DVC keeps experiments in.
     """
     if not settings:
@@ -49,14 +51,15 @@ def experiment(settings: list[str], targets: list[str]) -> Iterator[None]:
         return
     refuse_without_commits()
     changed = override(settings)
-    keep(read_plan(targets).order, changed)
     try:
-        write(paths.PARAMS, changed)
+        back_up([str(paths.PARAMS), LOCK_FILE], changed)
+        replace_text(paths.PARAMS, changed)
+        back_up(outputs_of(read_plan(targets).order), changed)
         yield
         name = save(targets)
-        told = f"Saved as experiment {name}: `dvc exp show` lists it, `dvc exp apply {name}` takes it over."
-        get_run_logger().info(told)
-        print(told, file=sys.stderr)  # the command line keeps the log off the terminal
+        message = f"Saved as experiment {name}: `dvc exp show` lists it, `dvc exp apply {name}` takes it over."
+        get_run_logger().info(message)
+        print(message, file=sys.stderr)  # the command line keeps the log off the terminal
     finally:
         put_back()
 
@@ -119,39 +122,60 @@ def save(targets: list[str]) -> str:
         return str(repo.experiments.get_exact_name([revision])[revision])
 
 
-def keep(stages: list[str], changed: str) -> None:
-    """Copy what is not in DVC's cache: the parameters, dvc.lock and those outputs of `stages` that git tracks.
+def outputs_of(stages: list[str]) -> list[str]:
+    with Repo() as repo:
+        return [out.def_path for stage in repo.index.stages if stage.addressing in stages for out in stage.outs]
 
-    changed: what params.yaml is about to be.
+
+def back_up(files: list[str], changed: str) -> None:
+    """Copy files and folders as they are, whoever made them; those of an earlier call stay in the backup.
+
+    changed: what params.yaml is about to be. The notes are written last: they name only what has been copied.
     """
-    outputs = uncached_outputs(stages)
-    partial = BEFORE.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for path in [str(paths.PARAMS), LOCK_FILE, *outputs]:
-        if Path(path).exists():
-            copy = partial / FILES / path
-            copy.parent.mkdir(parents=True, exist_ok=True)
+    kept = json.loads((BEFORE / NOTES).read_text(encoding="utf-8"))["files"] if BEFORE.exists() else []
+    folder = BEFORE if kept else BEFORE.with_suffix(".partial")
+    if not kept:
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in map(Path, files):
+        copy = folder / FILES / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, copy, symlinks=True, dirs_exist_ok=True)
+        elif path.exists():
             shutil.copy2(path, copy)
-    notes = {"stages": stages, "files": [LOCK_FILE, *outputs], "changed": changed}
-    (partial / NOTES).write_text(json.dumps(notes), encoding="utf-8")
-    partial.rename(BEFORE)
+    partial = folder / f"{NOTES}.partial"
+    partial.write_text(json.dumps({"files": [*kept, *files], "changed": changed}), encoding="utf-8")
+    partial.replace(folder / NOTES)
+    if not kept:
+        folder.rename(BEFORE)
 
 
 def put_back() -> None:
-    """Undo what the last experiment changed, if it did not do so itself."""
+    """Undo what the last experiment changed, if it did not do so itself: the workspace gets the bytes that it had."""
     if not BEFORE.exists():
         return
     notes = json.loads((BEFORE / NOTES).read_text(encoding="utf-8"))
     put_params_back(notes["changed"])
     for path in map(Path, notes["files"]):
-        if (copy := BEFORE / FILES / path).exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(copy, path)
-        else:
-            path.unlink(missing_ok=True)
-    with Repo(_wait_for_lock=True) as repo:
-        repo.checkout(notes["stages"], force=True, allow_missing=True)
-    shutil.rmtree(BEFORE)
+        if path != paths.PARAMS:
+            put_path_back(BEFORE / FILES / path, path)
+    done = BEFORE.with_suffix(".done")  # a half-removed backup must not be taken for a whole one
+    shutil.rmtree(done, ignore_errors=True)
+    BEFORE.rename(done)
+    shutil.rmtree(done, ignore_errors=True)
+
+
+def put_path_back(copy: Path, path: Path) -> None:
+    """Make `path` what `copy` is: a file, a folder, or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    if copy.is_dir():
+        shutil.copytree(copy, path, symlinks=True)
+    elif copy.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(copy, path)
 
 
 def put_params_back(changed: str) -> None:
@@ -167,14 +191,3 @@ def put_params_back(changed: str) -> None:
         f"as it was before, it is {PARAMS_BEFORE}.",
         file=sys.stderr,
     )
-
-
-def uncached_outputs(stages: list[str]) -> list[str]:
-    with Repo() as repo:
-        return [
-            str(out)
-            for stage in repo.index.stages
-            if stage.addressing in stages
-            for out in stage.outs
-            if not out.use_cache
-        ]

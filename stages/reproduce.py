@@ -1,9 +1,8 @@
 """Reproduce a stage: DVC does the bookkeeping as `dvc repro` would, and we run the command.
 
-DVC decides whether a stage has changed, restores what its run cache knows, removes the old outputs, saves the new
-ones and writes dvc.lock. Replaced are only how the stage's command is run, how threads wait for DVC's lock, and how an
-entry of dvc.lock is written (stages/lockfile.py). That is not part of what DVC promises to keep, so its version is
-pinned, and tests compare with `dvc repro`.
+DVC decides whether a stage has changed, saves its new outputs and writes dvc.lock. Replaced are only how the stage's
+command is run, how threads wait for DVC's lock, and how an entry of dvc.lock is written (stages/lockfile.py). That is
+not part of what DVC promises to keep, so its version is pinned, and tests compare with `dvc repro`.
 """
 
 import threading
@@ -21,7 +20,7 @@ from dvc.stage.exceptions import StageCmdFailedError
 from config.errors import UserError
 from stages import parsing  # noqa: F401
 from stages.lockfile import dump_stages
-from tasks.restore import restore
+from stages.restore import restore_missing, uncached_outputs
 
 Outcome = Literal["ran", "restored", "unchanged"]
 # Runs a command of a stage in an environment and returns its exit code.
@@ -65,35 +64,38 @@ dvc.stage.run.cmd_run = run_commands
 Lockfile.dump_stages = dump_stages
 
 
-def reproduce(name: str, run_command: RunCommand, force: bool = False) -> Outcome:
+def reproduce(name: str, run_command: RunCommand, warn: Callable[[str], None], force: bool = False) -> Outcome:
     """Bring stage `name` up to date, whose needs are; force: run it though nothing changed.
 
+    warn: gets a sentence when the stage runs and so replaces outputs of which DVC's cache has no copy.
+    Outputs that are missing come from the cache if nothing else has changed ("restored").
     Raises StageFailed when its command fails, UserError for whatever else DVC cannot do, and what `run_command` raises.
     dvc.lock and the stage's outputs are then as they were.
     """
-    ran = False
+    ran, restored = False, False
 
     def run(command: str, environment: dict[str, str]) -> int:
         nonlocal ran
         ran = True
+        if lost := uncached_outputs(repo, name):
+            warn(f"{name} replaces {', '.join(lost)}, which were not made by a recorded run: DVC's cache has no copy.")
         return run_command(command, environment)
 
     token = _runner.set(run)
     try:
         with Repo() as repo:
             repo.lock = QueuedLock(repo.lock.lockfile, wait=True)
-            done = repo.reproduce(name, single_item=True, force=force)
+            if not force:
+                with repo.lock:
+                    restored = bool(restore_missing(repo, name))
+            repo.reproduce(name, single_item=True, force=force)
     except DvcException as error:
-        restore(name)
         raise cause(name, error) from None
-    except BaseException:
-        restore(name)
-        raise
     finally:
         _runner.reset(token)
-    if not done:
-        return "unchanged"
-    return "ran" if ran else "restored"
+    if ran:
+        return "ran"
+    return "restored" if restored else "unchanged"
 
 
 def cause(name: str, error: BaseException) -> BaseException:

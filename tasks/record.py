@@ -18,6 +18,7 @@ from tasks.evaluate import Evaluation, write_predictions
 from tasks.files import write_json
 from tasks.fit import Fitted, write_history
 from tasks.hardware import processor_name
+from tasks.identity import checksums
 
 PACKAGES = ("keras", "tensorflow", "numpy", "pandas", "pyarrow", "scikit-learn", "prefect", "dvc")
 
@@ -113,11 +114,14 @@ class Stopwatch:
 
 
 def write_record(metrics: dict, run: dict, fitted: Fitted, evaluation: Evaluation, folder: Path) -> None:
-    """Write metrics.json, run.json, history.csv and predictions.parquet into `folder`."""
+    """Write metrics.json, history.csv and predictions.parquet into `folder`, then run.json with all files' checksums.
+
+    By them `tasks.identity` knows whether the files of a folder come from one training.
+    """
     write_history(fitted.history, folder)
     write_predictions(evaluation.predictions, folder)
     write_json(folder / "metrics.json", metrics)
-    write_json(folder / "run.json", run)
+    write_json(folder / "run.json", {**run, "files": checksums(folder)})
 
 
 write_record_task = task(write_record)

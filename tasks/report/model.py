@@ -46,6 +46,7 @@ def describe_model(
         "figure": figure,
         "unit": f" ({data.dataset.target_unit})" if task == "regression" and data.dataset.target_unit else "",
         "missing": [*read.missing, *other_rows(metrics, data)],
+        "mixed": read.mixed,
         "ending": ending,
         "changed": is_out_of_date(read, recipe),
         "metrics": metrics,

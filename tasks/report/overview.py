@@ -111,13 +111,15 @@ def describe_row(params: Params, name: str, measured: dict | None, committed: di
 
 
 def status(params: Params, name: str, measured: bool, read: Artifacts | None, endings: dict[str, str]) -> str:
-    """Return "done", what became of the model in a run that did not do it, "missing", or "out of date": trained by
-    another recipe than that of params.yaml.
+    """Return "done", what became of the model in a run that did not do it, "missing", "mixed" (files of two trainings),
+    or "out of date": trained by another recipe than that of params.yaml.
     """
     if ending := endings.get(f"train@{name}" if name in params.models else "baselines"):
         return ending
     if not measured:
         return "missing"
+    if read and read.mixed:
+        return "mixed"
     if read and is_out_of_date(read, params.models[name]):
         return "out of date"
     return "done"

@@ -19,12 +19,13 @@ from config.params import Params
 from datasets import get_dataset
 from datasets.dataset import Dataset, to_values
 from tasks.files import missing, open_table, read_json
+from tasks.identity import of_another_training
 from tasks.prepare import INDEX
 from tasks.raw import read_provenance, read_raw
 
 # What the pages take for granted in the files of a model.
 METRICS = ("dataset", "task", "source", "raw_sha256", "seed", "parameters", "epochs", "metrics", "per_class", "probes")
-RUN = ("began", "seconds", "device", "cores", "platform", "backend", "versions", "git_commit")
+RUN = ("began", "seconds", "device", "cores", "platform", "backend", "versions", "git_commit", "files")
 HISTORY = ("epoch", "loss", "val_loss")
 PREDICTIONS = ("index", "true", "predicted")
 GRAPH = ("layers", "links", "index")
@@ -32,7 +33,10 @@ GRAPH = ("layers", "links", "index")
 
 @dataclass(frozen=True)
 class Artifacts:
-    """What `train` has written of a model: None, or nothing, where it is not there. missing: a sentence for each."""
+    """What `train` has written of a model: None, or nothing, where it is not there. missing: a sentence for each.
+
+    mixed: the files that are not of the training that run.json describes.
+    """
 
     name: str
     metrics: dict[str, Any] | None
@@ -43,6 +47,7 @@ class Artifacts:
     filters: dict[str, np.ndarray]
     maps: dict[str, np.ndarray]
     missing: list[str]
+    mixed: list[str]
 
 
 @dataclass(frozen=True)
@@ -77,16 +82,18 @@ class Attempts:
 
 def read_artifacts(name: str) -> Artifacts:
     folder, stage, attempt = paths.artifacts_folder(name), f"train@{name}", Attempts()
+    run = attempt(read_object, folder / "run.json", RUN, stage)
     return Artifacts(
         name=name,
         metrics=attempt(read_object, folder / "metrics.json", METRICS, stage),
-        run=attempt(read_object, folder / "run.json", RUN, stage),
+        run=run,
         history=attempt(read_frame, pd.read_csv, folder / "history.csv", HISTORY, stage),
         predictions=attempt(read_frame, pd.read_parquet, folder / "predictions.parquet", PREDICTIONS, stage),
         graph=attempt(read_object, folder / "network" / "graph.json", GRAPH, stage),
         filters=attempt(read_arrays, folder / "network" / "filters.npz", stage) or {},
         maps=attempt(read_arrays, folder / "network" / "maps.npz", stage) or {},
         missing=attempt.missing,
+        mixed=of_another_training(folder, run["files"]) if run else [],
     )
 
 

@@ -1,0 +1,107 @@
+"""Bring back outputs that are missing, where a stage has not changed otherwise: then it need not run.
+
+DVC itself would run the stage: its run cache does not take stages whose outputs persist (dvc.yaml says why they do).
+"""
+
+import hashlib
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+LOCK_FILE = Path("dvc.lock")
+CACHE = Path(".dvc/cache")
+
+
+def restore_this_stage(name: str) -> list[str]:
+    """Do `restore_missing` in the process of stage `name`, which DVC has started; in most cases without loading DVC."""
+    if not (CACHE.exists() and lacks_recorded_outputs(name)):
+        return []
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return restore_missing(repo, name)
+
+
+def lacks_recorded_outputs(name: str) -> bool:
+    """Return whether dvc.lock lists an output of stage `name` that is not there."""
+    text = LOCK_FILE.read_text(encoding="utf-8") if LOCK_FILE.exists() else ""
+    entry = re.search(rf"^  {re.escape(name)}:\n(?:    .*\n)*", text, re.MULTILINE)
+    outputs = entry[0].partition("    outs:\n")[2] if entry else ""
+    return any(not Path(path).exists() for path in re.findall(r"^    - path: (.+)$", outputs, re.MULTILINE))
+
+
+def restore_missing(repo: "Repo", name: str) -> list[str]:
+    """Bring back the missing outputs of stage `name`, byte for byte as dvc.lock records them; return their paths.
+
+    Those that DVC caches come from its cache, the others, metrics, from the last commit.
+    Returns [], and changes nothing, where the stage has changed, where no output is missing, and where not all of
+    them can be had.
+    """
+    from dvc.exceptions import DvcException
+
+    [stage] = repo.stage.collect(name)
+    missing = [out for out in stage.outs if not out.exists]
+    if not missing or not is_otherwise_unchanged(stage):
+        return []
+    committed = {out.fs_path: committed_bytes(out.fs_path) for out in missing if not out.use_cache}
+    if not all(is_available(out, committed) for out in missing):
+        return []
+    try:
+        for out in missing:
+            if out.use_cache:
+                out.checkout()
+            else:
+                write_whole(Path(out.fs_path), committed[out.fs_path] or b"")
+    except (DvcException, OSError):  # the stage runs, and then says what is wrong
+        return []
+    return [out.def_path for out in missing]
+
+
+def uncached_outputs(repo: "Repo", name: str) -> list[str]:
+    """Return the outputs of stage `name` that are there and of which DVC's cache has no copy, metrics aside.
+
+    A training by hand leaves such ones, and `dvc repro --no-commit`.
+    """
+    [stage] = repo.stage.collect(name)
+    there = [out for out in stage.outs if out.use_cache and out.exists]
+    return [out.def_path for out in there if not out.cache.exists(out.get_hash().value)]
+
+
+def is_otherwise_unchanged(stage: Any) -> bool:
+    """Return whether dvc.lock records the stage's command, its dependencies and those outputs that are there.
+
+    DVC's own `stage.changed` would wait for the `dvc repro` that has started this stage.
+    """
+    if stage.is_callback or stage.always_changed or not all(out.hash_info for out in stage.outs):
+        return False
+    if stage.changed_stage() or any(dep.status() for dep in stage.deps):
+        return False
+    return not any(out.workspace_status() for out in stage.outs if out.exists)
+
+
+def is_available(out: Any, committed: dict[str, bytes | None]) -> bool:
+    if out.use_cache:
+        return not out.changed_cache()
+    found = committed[out.fs_path]
+    return found is not None and hashlib.md5(found, usedforsecurity=False).hexdigest() == out.hash_info.value
+
+
+def committed_bytes(path: str) -> bytes | None:
+    """Return what the last commit holds of `path`; None outside git, or where it holds nothing."""
+    folder = next(folder for folder in Path(path).parents if folder.exists())
+    command = ["git", "show", f"HEAD:./{Path(path).relative_to(folder).as_posix()}"]
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
