@@ -41,6 +41,10 @@ class Processes:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+class NoForkServer(Exception):
+    """The server that stages are forked from has ended, or could not start."""
+
+
 class Stopped(Exception):
     """The run is being stopped."""
 
@@ -70,7 +74,10 @@ def run(processes: Processes, command: str, environment: dict[str, str], emit: E
     Raises Stopped when the run is being stopped.
     """
     if processes.warm and PLAIN_COMMAND.fullmatch(command):
-        return run_warm(processes, shlex.split(command)[2:], environment, emit)
+        try:
+            return run_warm(processes, shlex.split(command)[2:], environment, emit)
+        except NoForkServer as error:
+            emit(f"The server that stages are forked from does not run ({error}): a new interpreter takes its place.")
     return run_cold(processes, command, environment, emit)
 
 
@@ -101,7 +108,10 @@ def run_warm(processes: Processes, words: list[str], environment: dict[str, str]
     process = get_context("forkserver").Process(target=be_stage, args=(its, words, environment))
     with processes.lock, without_main_module():
         refuse_when_stopping(processes)
-        process.start()
+        try:
+            process.start()
+        except (OSError, EOFError) as error:
+            raise NoForkServer(f"{type(error).__name__}: {error}") from error
         its.close()
         assert process.pid
         processes.running.add(process.pid)

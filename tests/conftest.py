@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import psutil
@@ -133,21 +133,28 @@ def settings(api_url, tmp_path_factory) -> dict[str, str]:
     return {**os.environ, **author, "PREFECT_API_URL": api_url, "PATH": path, "HOME": str(home)}
 
 
-def keep_a_few(folder: Path) -> None:
-    """Leave in `folder/params.yaml` one model of each kind; tests/test_training.py and the demo have them all."""
+def keep_only(folder: Path, models: Collection[str]) -> None:
+    """Leave in `folder/params.yaml` these models and what belongs to them; the demo and test_training have them all."""
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
-    for section, kept in (("models", FEW_MODELS), ("notes", FEW_MODELS), ("parity", FEW_PARITIES)):
+    for section, kept in (("models", models), ("notes", models), ("parity", {*FEW_PARITIES} & {*models})):
         for name in [*params[section]]:
             if name not in kept:
                 del params[section][name]
+    used = {recipe["dataset"] for recipe in params["models"].values()}
+    for name in {*params["datasets"]} - used:
+        del params["datasets"][name]
+    for name in [name for name, baseline in params["baselines"].items() if baseline["dataset"] not in used]:
+        del params["baselines"][name]
     yaml.dump(params, folder / "params.yaml")
 
 
-def make_repository(folder: Path, settings: dict[str, str], command: list[str]) -> Path:
+def make_repository(
+    folder: Path, settings: dict[str, str], command: list[str], models: Collection[str] = FEW_MODELS
+) -> Path:
     """Make `folder` a git and DVC repository, run `command` there, and commit; what it printed is in run.log."""
     make_workspace(folder)
-    keep_a_few(folder)
+    keep_only(folder, models)
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     save = (["git", "add", "."], ["git", "commit", "--quiet", "-m", "a state"])
@@ -169,6 +176,15 @@ def make_repository(folder: Path, settings: dict[str, str], command: list[str]) 
 def repo(tmp_path_factory, settings) -> Path:
     """A git and DVC repository after one `dvc repro`."""
     return make_repository(tmp_path_factory.mktemp("repo") / "with a space", settings, [*DVC, "repro"])
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory, settings) -> Path:
+    """A git and DVC repository of two small models after one run of the pipeline flow."""
+    folder = tmp_path_factory.mktemp("small") / "with a space"
+    return make_repository(
+        folder, settings, [sys.executable, "-m", "flows.pipeline"], models=("linear_neuron", "iris_mlp")
+    )
 
 
 Run = Callable[..., subprocess.CompletedProcess]

@@ -427,7 +427,7 @@ def s3(finished, settings) -> Iterator[None]:
 
 
 def test_another_clone_gets_the_results_from_s3_and_has_nothing_to_do(run, s3, finished, settings, tmp_path):
-    pushed = run(*DVC, "push", "--run-cache")
+    pushed = run(*DVC, "push")
     assert pushed.returncode == 0, pushed.stderr
     run("git", "commit", "--quiet", "--all", "-m", "the remote")
     clone = tmp_path / "another machine"

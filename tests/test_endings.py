@@ -1,0 +1,166 @@
+"""However a flow, a stage or a `dvc repro` ends: outputs and parameters are as before, and nothing is left running."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import DVC, contents, edit_params
+
+pytestmark = pytest.mark.xdist_group("small")
+
+PIPELINE = [sys.executable, "-m", "flows.pipeline"]
+TRAIN = [sys.executable, "-m", "flows.train", "linear_neuron"]
+LONG = 1_000_000  # epochs that no test waits for
+MODEL, LOGS = Path("artifacts/linear_neuron"), Path("logs/linear_neuron")
+ENDS = {
+    "Ctrl-C": (signal.SIGINT,),
+    "Ctrl-C twice": (signal.SIGINT, signal.SIGINT),
+    "kill": (signal.SIGTERM,),
+    "a closed terminal": (signal.SIGHUP,),
+    "kill -9": (signal.SIGKILL,),
+}
+# What is started, and whether it puts an experiment's parameters in the place of ours.
+STARTED = {
+    "an experiment of the flow": ([*PIPELINE, "--set", "seed=7", "train@linear_neuron"]),
+    "a stage by hand": TRAIN,
+    "dvc repro": [*DVC, "repro", "-s", "train@linear_neuron"],
+    "the stage of a dvc repro": [*DVC, "repro", "-s", "train@linear_neuron"],
+}
+
+
+@pytest.fixture
+def start(small, settings, monkeypatch) -> Iterator[Callable[[list[str]], psutil.Process]]:
+    """Start a command that trains linear_neuron for long, in a session of its own, and return when it trains."""
+    monkeypatch.chdir(small)
+    edit_params(small, models__linear_neuron__fit__epochs=LONG)
+    own_server = {name: value for name, value in settings.items() if name != "PREFECT_API_URL"}
+    processes: list[psutil.Popen] = []
+
+    def start(command: list[str]) -> psutil.Popen:
+        earlier = set(LOGS.iterdir())
+        with Path("ending.log").open("w") as log:
+            process = psutil.Popen(
+                command, cwd=small, env=own_server, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        processes.append(process)
+        wait_for(lambda: process.poll() is not None or set(LOGS.iterdir()) - earlier)
+        assert process.poll() is None, Path("ending.log").read_text()
+        return process
+
+    yield start
+    for process in processes:
+        for left in family(process):
+            left.kill()
+    for folder in LOGS.iterdir():
+        if not (folder / "train").exists():
+            shutil.rmtree(folder)
+    for words in (["git", "checkout", "--quiet", "."], [*DVC, "checkout", "--force", "--quiet"], [*PIPELINE, "--dry"]):
+        subprocess.run(words, cwd=small, env=settings, capture_output=True, check=False)
+    Path("ending.log").unlink()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain; the log: {Path('ending.log').read_text()[-3000:]}"
+        time.sleep(0.2)
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """Return a process and all that it has started, directly or not, as far as it lives."""
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def stage_of(process: psutil.Process) -> psutil.Process:
+    """Return the process of the stage that a `dvc repro` runs."""
+    return next(child for child in process.children(recursive=True) if "flows.train" in child.cmdline())
+
+
+def send(process: psutil.Process, number: int) -> None:
+    """Send a signal as it comes: from a terminal to the whole group, from `kill` to the one process."""
+    if number in (signal.SIGINT, signal.SIGHUP):
+        os.killpg(os.getpgid(process.pid), number)
+    else:
+        process.send_signal(number)
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("started", STARTED)
+def test_nothing_is_lost_and_nothing_is_left(start, small, settings, started, end):
+    outputs, parameters, lock = contents(MODEL), Path("params.yaml").read_bytes(), Path("dvc.lock").read_bytes()
+    process = start(STARTED[started])
+    processes = family(process)
+    for number in ENDS[end]:
+        if started == "the stage of a dvc repro":
+            stage_of(process).send_signal(number)
+        else:
+            send(process, number)
+        time.sleep(0.3)
+        if not process.is_running():
+            break
+    assert not psutil.wait_procs(processes, timeout=90)[1], Path("ending.log").read_text()
+    assert process.wait() != 0
+    log = Path("ending.log").read_text()
+    assert "Traceback" not in log
+    assert contents(MODEL) == outputs
+    # Also puts params.yaml back after a kill -9 of an experiment, and finds no lock that is left.
+    planned = subprocess.run([*PIPELINE, "--dry"], cwd=small, env=settings, capture_output=True, text=True, check=False)
+    assert planned.returncode == 0, planned.stderr
+    assert Path("params.yaml").read_bytes() == parameters
+    assert Path("dvc.lock").read_bytes() == lock
+    if end != "kill -9":
+        assert not Path(".staging/before-experiment").exists()
+
+
+def test_a_stage_whose_dvc_is_killed_publishes_nothing_and_says_why_it_ends(start):
+    process = start(STARTED["dvc repro"])
+    process.kill()
+    wait_for(lambda: "error: the DVC that ran this stage has ended." in Path("ending.log").read_text())
+
+
+def test_a_fork_server_that_is_killed_costs_its_stages_alone(start, small, settings):
+    outputs = contents(MODEL)
+    process = start([*PIPELINE, "train@linear_neuron"])
+    processes = family(process)
+    [server] = [child for child in processes if "multiprocessing.forkserver" in " ".join(child.cmdline())][:1]
+    server.kill()
+    assert not psutil.wait_procs(processes, timeout=90)[1]
+    assert process.wait() == 1
+    log = Path("ending.log").read_text()
+    assert "train@linear_neuron failed" in log
+    assert "Traceback" not in log
+    assert contents(MODEL) == outputs
+
+
+def test_a_flow_goes_on_where_no_process_can_be_forked_ahead(small, settings, monkeypatch):
+    monkeypatch.chdir(small)
+    preload = small / "stages/preload.py"
+    before = preload.read_text()
+    preload.write_text("raise SystemExit('broken')\n")
+    command = [*PIPELINE, "--force", "ingest@line"]
+    try:
+        done = subprocess.run(command, cwd=small, env=settings, capture_output=True, text=True, check=False)
+    finally:
+        preload.write_text(before)
+    assert done.returncode == 0, done.stderr
+    assert "ingest@line ran in" in done.stderr
+
+
+def test_nohup_keeps_its_meaning(start):
+    process = start(["nohup", *TRAIN])
+    os.killpg(os.getpgid(process.pid), signal.SIGHUP)
+    time.sleep(3)
+    assert process.is_running()
+    assert process.status() != psutil.STATUS_ZOMBIE
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=90) == 130
