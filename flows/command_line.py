@@ -113,7 +113,8 @@ def end_with(pid: int, name: str) -> None:
     def watch() -> None:
         while is_alive(pid):
             time.sleep(LOOK_SECONDS)
-        print(f"error: {name} has ended.", file=sys.stderr, flush=True)
+        with suppress(OSError):  # where the terminal has ended, too
+            print(f"error: {name} has ended.", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(END_SECONDS)
         for child in psutil.Process().children(recursive=True):
