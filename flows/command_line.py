@@ -29,9 +29,6 @@ from config.params import load_params
 from flows.server import is_alive, prefect_server
 from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN, shared_workspace
 
-# Read by TensorFlow, Keras and Arrow when they are imported. KERAS_HOME: no keras.json of the user's changes a result.
-# jemalloc keeps less of what streaming frees than Arrow's default.
-ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": ".keras", "ARROW_DEFAULT_MEMORY_POOL": "jemalloc"}
 LOOK_SECONDS = 0.5  # between two looks whether the pipeline's process lives
 
 
@@ -47,17 +44,10 @@ def run(flow: Flow) -> NoReturn:
 
 
 def prepare_process() -> None:
-    """Set up the environment, the signals and the logging of a process that runs a flow."""
-    set_environment()
+    """Set up the signals and the logging of a process that runs a flow."""
     signal.signal(signal.SIGTERM, interrupt)
     sys.unraisablehook = interrupt_again
     tell_errors_once()
-
-
-def set_environment() -> None:
-    """Set what TensorFlow, Keras and Arrow read when they are imported, where the user has not."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from pydantic import Field
 from config import paths
 from config.errors import UserError
 from config.params import Params, load_params
-from flows.command_line import parent_run, prepare_process, reporting, set_environment, telling_mistakes
+from flows.command_line import parent_run, prepare_process, reporting, telling_mistakes
 from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
 from stages.experiment import experiment, own_workspace
 from stages.graph import Plan, read_plan, target_names
@@ -98,7 +98,6 @@ def run_graph(
     reports_failures: bool = False,
 ) -> None:
     began = time.monotonic()
-    set_environment()
     params = load_params()
     plan, before = read_plan(targets), locked_stages()
     endings: dict[str, Ending] = {}
