@@ -5,11 +5,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONNOUSERSITE := 1
+# With it `python -m` does not find the code in the workspace.
+unexport PYTHONSAFEPATH
 
 READY := .venv/.ready
 
-# Python runs this line at its start, so that `.venv/bin/dvc repro` finds the stages' `python` without activation.
-VENV_FIRST := import os, sys; os.environ["PATH"] = os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", "")])
+# Python runs this line at its start, so that `.venv/bin/dvc repro` finds the stages' `python` without activation, and
+# that one the code in the workspace; and so that DVC, whose standard error may be closed, has one.
+VENV_FIRST := import os, sys; os.environ["PATH"] = os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", "")]); os.environ.pop("PYTHONSAFEPATH", None); [setattr(sys, name, open(os.devnull, mode)) for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")) if getattr(sys, name) is None]
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20

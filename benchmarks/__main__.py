@@ -26,7 +26,7 @@ from config import paths
 from config.errors import UserError
 from config.params import Params, load_params
 from config.quiet import quiet_stderr
-from flows.command_line import ENVIRONMENT, telling_mistakes
+from flows.command_line import telling_mistakes
 from tasks.files import read_json, write_json
 
 RESULTS = Path("benchmarks/results.json")
@@ -84,7 +84,7 @@ def start(model: str, way: str, epochs: int, rows: int = 0) -> Way:
 
 
 def quiet() -> dict[str, str]:
-    return {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 def call(*words: str, cwd: Path | None = None) -> str:

@@ -14,15 +14,21 @@ def quiet_stderr() -> Iterator[None]:
     TensorFlow 2.21 prints half a dozen lines before its own log level applies, TF_CPP_MIN_LOG_LEVEL or not.
     """
     sys.stderr.flush()
+    try:
+        held = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:  # no folder for it, or a full disk: what is printed is seen
+        yield
+        return
     visible = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(visible, held.read())
-            raise
-        finally:
-            os.dup2(visible, 2)
-            os.close(visible)
+    os.dup2(held.fileno(), 2)
+    try:
+        yield
+    except BaseException:
+        sys.stderr.flush()
+        held.seek(0)
+        os.write(visible, held.read())
+        raise
+    finally:
+        os.dup2(visible, 2)
+        os.close(visible)
+        held.close()

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from config.errors import SourceUnreachableError, UserError
-from datasets.dataset import Dataset, Derived
+from config.errors import UserError
+from datasets.dataset import Dataset, Derived, unreachable
 
 FEATURES = ("MedInc", "HouseAge", "AveRooms", "AveBedrms", "Population", "AveOccup", "Latitude", "Longitude")
 SCHEMA = pa.schema([(name, pa.float64()) for name in (*FEATURES, "MedHouseVal")])
@@ -33,12 +33,9 @@ SAMPLE_ROWS = 2_000
 
 
 def fetch() -> pa.Table:
-    from sklearn.datasets import fetch_california_housing, get_data_home
+    from sklearn.datasets import fetch_california_housing
 
-    try:
-        cached = Path(get_data_home(), PICKLE)
-    except OSError as error:
-        raise UserError(f"california_housing: the folder of {CACHE} cannot be used: {error}.") from error
+    cached = cache_file()
     try:
         housing = fetch_california_housing(n_retries=1)
     except Exception as error:
@@ -48,13 +45,18 @@ def fetch() -> pa.Table:
                 "Delete that file and run again; it is then fetched anew."
             ) from error
         if isinstance(error, OSError):
-            raise SourceUnreachableError(
-                f"california_housing: could not fetch {archive_address()} ({error}). Connect to the network, or point "
-                f"{CACHE} to a folder that holds scikit-learn's cache of it (now {cached.parent}), or use the "
-                "built-in sample: data.source: sample in params.yaml."
-            ) from error
+            raise unreachable("california_housing", archive_address(), CACHE, cached.parent, error) from error
         raise
     return pa.table([*housing.data.T.copy(), housing.target], schema=SCHEMA)
+
+
+def cache_file() -> Path:
+    from sklearn.datasets import get_data_home
+
+    try:
+        return Path(get_data_home(), PICKLE)
+    except OSError as error:
+        raise UserError(f"california_housing: the folder of {CACHE} cannot be used: {error}.") from error
 
 
 def archive_address() -> str:
@@ -97,6 +99,8 @@ DATASET = Dataset(
     sha256="33235f78a82201479b4c5452224ca8c8de5d9d11d47aabf8ebafbf5213793c49",
     cache=CACHE,
     fetch=fetch,
+    address=archive_address,
+    cached=cache_file,
     generate=generate,
     limits=(
         "Prices of 1990, capped at 500,001 $, of block groups, not of houses. Income and place stand in for who lives "

@@ -3,10 +3,13 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from config.errors import SourceUnreachableError
 
 # Column of raw tables whose source sets rows aside itself: "train", "valid" or "test".
 SPLIT_COLUMN = "split"
@@ -46,6 +49,8 @@ class Dataset:
     generate: Callable[[], pa.Table]
     derived: dict[str, Derived] = field(default_factory=dict)  # columns that `prepare` adds, which "all" leaves out
     limits: str = ""  # what its rows say nothing of, and what they should not be used for
+    address: Callable[[], str] | None = None  # of a file that the loader downloads; None: it needs no network
+    cached: Callable[[], Path] | None = None  # what the loader's cache holds once it was downloaded
     place: tuple[str, str] | None = None  # the columns of a row's longitude and latitude, in degrees
 
     @property
@@ -69,6 +74,17 @@ class Dataset:
             if set(derived.columns) <= set(raw)
         }
         return {**raw, **made}
+
+
+def unreachable(name: str, address: str, cache: str, folder: Path | str, error: Exception) -> SourceUnreachableError:
+    """Return the error for a data set that is neither at `address` nor in `folder`, its loader's cache.
+
+    cache: the environment variable that says where that folder is.
+    """
+    return SourceUnreachableError(
+        f"{name}: could not fetch {address} ({error}). Connect to the network, or point {cache} to a folder that holds "
+        f"its loader's cache of it (now {folder}), or use the built-in sample: data.source: sample in params.yaml."
+    )
 
 
 def image_type(dtype: np.dtype | type, shape: tuple[int, ...]) -> pa.FixedShapeTensorType:

@@ -12,20 +12,20 @@ order the rows keep.
 """
 
 import os
-import socket
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
+from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 import pyarrow as pa
 
-from config.errors import SourceUnreachableError, UserError
+from config.errors import UserError
 from config.quiet import quiet_stderr
-from datasets.dataset import SPLIT_COLUMN, Dataset, image_type, to_column
+from datasets.dataset import SPLIT_COLUMN, Dataset, image_type, to_column, unreachable
 
 VERSION = "3.0.1"
 CACHE = "TFDS_DATA_DIR"
+SMALLEST_FILE = "t10k-labels-idx1-ubyte.gz"  # of those that the loader downloads
 CLASS_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -43,24 +43,15 @@ SAMPLE_ROWS = {"train": 2_400, "test": 400}
 
 
 def fetch() -> pa.Table:
-    with quiet_stderr():
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
+    builder = open_builder()
+    import tensorflow_datasets as tfds
 
-        tf.config.list_physical_devices()  # prints too
-
-    try:
-        builder = tfds.builder(f"fashion_mnist:{VERSION}")
-    except Exception as error:  # the loader reads its cache's descriptions here, and they may hold anything
-        folder = os.environ.get(CACHE) or "~/tensorflow_datasets"
-        raise damaged(f"{folder}/fashion_mnist/{VERSION}", error) from error
-    if not builder.is_prepared():
-        check_reachable(builder)
     try:
         splits = tfds.load(f"fashion_mnist:{VERSION}", split=["train", "test"], batch_size=-1)
     except Exception as error:
-        if isinstance(error, OSError | tfds.download.DownloadError) and not builder.is_prepared():
-            raise unreachable(builder, error) from error
+        if not builder.is_prepared():
+            folder = os.environ.get(CACHE) or Path(builder.data_dir).parents[1]
+            raise unreachable("fashion_mnist", builder.URL, CACHE, folder, error) from error
         raise damaged(builder.data_dir, error) from error
     train, test = tfds.as_numpy(splits)
     return to_table(
@@ -70,29 +61,32 @@ def fetch() -> pa.Table:
     )
 
 
+def open_builder() -> Any:
+    """Return the loader, a `tfds.core.DatasetBuilder`; raises UserError where its cache is damaged."""
+    with quiet_stderr():
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+
+        tf.config.list_physical_devices()  # prints too
+
+    try:
+        return tfds.builder(f"fashion_mnist:{VERSION}")
+    except Exception as error:  # the loader reads its cache's descriptions here, and they may hold anything
+        folder = os.environ.get(CACHE) or "~/tensorflow_datasets"
+        raise damaged(f"{folder}/fashion_mnist/{VERSION}", error) from error
+
+
+def address() -> str:
+    return urljoin(open_builder().URL, SMALLEST_FILE)
+
+
+def cache_folder() -> Path:
+    return Path(open_builder().data_dir)
+
+
 def to_table(image: np.ndarray, label: np.ndarray, split: np.ndarray) -> pa.Table:
     columns = [to_column(image), pa.array(label.astype(np.int64)), pa.array(split.tolist())]
     return pa.table(columns, schema=SCHEMA)
-
-
-def check_reachable(builder) -> None:
-    """Raise at once where there is no network: the loader itself would go on trying for minutes."""
-    if getproxies():
-        return  # the proxy knows the way, and a direct connection may not
-    address = urlsplit(builder.URL)
-    try:
-        socket.create_connection((address.hostname, address.port or 80), timeout=10).close()
-    except OSError as error:
-        raise unreachable(builder, error) from error
-
-
-def unreachable(builder, error: Exception) -> SourceUnreachableError:
-    folder = os.environ.get(CACHE) or Path(builder.data_dir).parents[1]
-    return SourceUnreachableError(
-        f"fashion_mnist: could not reach {builder.URL} ({error}). Connect to the network, or point {CACHE} to a "
-        f"folder that holds TensorFlow Datasets' cache of it (now {folder}), or use the built-in sample: "
-        "data.source: sample in params.yaml."
-    )
 
 
 def damaged(folder: str, error: Exception) -> UserError:
@@ -184,6 +178,8 @@ DATASET = Dataset(
     sha256="47aa0d346ca5bfb3c7ce4223990d9bc6309556adc0109f4510af0b13e848f90b",
     cache=CACHE,
     fetch=fetch,
+    address=address,
+    cached=cache_folder,
     generate=generate,
     limits=(
         "Product pictures of one shop, cut out, centred and shrunk to 28 by 28 grey pixels: nothing is learnt of worn "

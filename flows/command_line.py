@@ -32,9 +32,6 @@ from flows.server import is_alive, owner_process, prefect_server
 from stages.restore import restore_this_stage
 from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN, shared_workspace
 
-# Read by TensorFlow, Keras and Arrow when they are imported. KERAS_HOME: no keras.json of the user's changes a result.
-# jemalloc keeps less of what streaming frees than Arrow's default.
-ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": ".keras", "ARROW_DEFAULT_MEMORY_POOL": "jemalloc"}
 LOOK_SECONDS = 0.5  # between two looks whether the process that started this one lives
 END_SECONDS = 10  # that a process gets to end by itself after an interrupt
 # Ctrl-C; what `kill` and service managers send; what a closed terminal sends.
@@ -56,19 +53,12 @@ def run(flow: Flow) -> NoReturn:
 
 
 def prepare_process() -> None:
-    """Set up the environment, the signals and the logging of a process that runs a flow."""
-    set_environment()
+    """Set up the signals and the logging of a process that runs a flow."""
     for number in ENDING_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores SIGHUP
             signal.signal(number, interrupt)
     sys.unraisablehook = interrupt_again
     tell_errors_once()
-
-
-def set_environment() -> None:
-    """Set what TensorFlow, Keras and Arrow read when they are imported, where the user has not."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
 
 
 @contextmanager

@@ -37,7 +37,6 @@ from flows.command_line import (
     parent_run,
     prepare_process,
     reporting,
-    set_environment,
     telling_mistakes,
 )
 from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
@@ -103,7 +102,6 @@ def run_graph(
     reports_failures: bool = False,
 ) -> None:
     began = time.monotonic()
-    set_environment()
     params = load_params()
     plan, before = read_plan(targets), locked_stages()
     endings: dict[str, Ending] = {}

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from config.errors import UserError
 from stages.processes import STOP_SECONDS, Emit, Stopped
-from stages.workspace import PIPELINE_RUN
+from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -137,7 +137,7 @@ def run_there(command: str, environment: dict[str, str], folder: str, topic: str
         command,
         shell=True,
         cwd=folder,
-        env={**os.environ, **environment, "PATH": path},
+        env={**os.environ, **environment, "PATH": path, PIPELINE_PROCESS: str(os.getpid())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

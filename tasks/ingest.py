@@ -9,6 +9,7 @@ from prefect import task
 from config import paths
 from config.errors import SourceUnreachableError, UserError
 from datasets.dataset import Dataset, checksum
+from tasks.download import NoAnswerError, download
 from tasks.files import write_json, write_table
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ def fetch(dataset: Dataset, source: str) -> pa.Table:
     logger.info("fetching %s (%s)", dataset.name, source)
     if source == "sample":
         return dataset.generate()
+    download(dataset)
     table = dataset.fetch()
     found = checksum(table)
     if found != dataset.sha256:
@@ -60,7 +62,8 @@ def write_raw(dataset: Dataset, source: str, table: pa.Table, folder: Path) -> N
 
 def is_unreachable(task, run, state) -> bool:  # noqa: ARG001 - Prefect calls it with these three
     """Retry what the network may give a moment later, and nothing else."""
-    return isinstance(state.result(raise_on_failure=False), SourceUnreachableError)
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, SourceUnreachableError) and not isinstance(error, NoAnswerError)
 
 
 fetch_task = task(retries=2, retry_delay_seconds=[1, 5], retry_condition_fn=is_unreachable)(fetch)
