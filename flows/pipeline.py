@@ -22,11 +22,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import PrefectConsoleHandler
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
-    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
-)
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
@@ -35,6 +31,7 @@ from config import paths
 from config.errors import UserError
 from config.params import Params, load_params
 from flows.command_line import parent_run, prepare_process, reporting, set_environment, telling_mistakes
+from flows.server import reporting_environment
 from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
 from stages.experiment import experiment, own_workspace
 from stages.graph import Plan, read_plan, target_names
@@ -63,8 +60,6 @@ class PipelineFailed(UserError):
     """Some stages failed."""
 
 
-# How this process reports to its server, and the stages, too.
-REPORTING = (PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED, PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED)
 # So many threads that the ready queue alone decides what waits.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=MOST_JOBS)
 
@@ -258,10 +253,7 @@ def run_environment() -> dict[str, str]:
     context = FlowRunContext.get()
     assert context
     assert context.flow_run
-    return {
-        PIPELINE_RUN: str(context.flow_run.id),
-        **{setting.name: str(setting.value()) for setting in REPORTING},
-    }
+    return {PIPELINE_RUN: str(context.flow_run.id), **reporting_environment()}
 
 
 def ignore_interrupts() -> None:
