@@ -1,8 +1,8 @@
 """Register the work pool and the deployments of prefect.yaml with a server, and leave there what a person has set.
 
-A person may switch a schedule on or off, move, add or remove it, pause a deployment and change its limit: all in the
-UI. So prefect.yaml counts when a deployment is new, and once more whenever its part about these has changed; which part
-a deployment has is its `version`. What belongs to the code, such as the parameters, is brought up to date each time.
+A person may switch a schedule on or off, move, add or remove it, pause a deployment, and change its limit and its
+parameters: all in the UI. So prefect.yaml counts when a deployment is new, and once more whenever what it says of these
+has changed; the deployment's `version` is the digest of that. What belongs to the code is brought up to date each time.
 `prefect deploy` would set everything back each time, and takes seconds for each of its commands.
 """
 
@@ -37,7 +37,7 @@ JOB_TEMPLATE = {
     "job_configuration": {"stream_output": True},
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
-# Of a deployment's version, before the digest of what prefect.yaml says of its schedules and limits.
+# Of a deployment's version, before the digest of what prefect.yaml says of what can be set in the UI.
 VERSION = "prefect.yaml-"
 
 
@@ -112,7 +112,12 @@ def register_deployment(
         "job_variables": {},
     }
     version = version_of(deployment)
-    choices: dict[str, Any] = {"version": version, "paused": deployment.paused, "concurrency_limit": limit}
+    choices: dict[str, Any] = {
+        "parameters": deployment.parameters,
+        "tags": deployment.tags,
+        "paused": deployment.paused,
+        "concurrency_limit": limit,
+    }
     schedules = [schedule_of(deployment, entry) for entry in deployment.schedules]
     try:
         known = client.read_deployment_by_name(f"{flow.name}/{deployment.name}")
@@ -120,9 +125,8 @@ def register_deployment(
         client.create_deployment(
             flow_id=client.create_flow(flow),
             name=deployment.name,
+            version=version,
             work_pool_name=deployment.work_pool.name,
-            parameters=deployment.parameters,
-            tags=deployment.tags,
             schedules=schedules,
             concurrency_options=options,
             **code,
@@ -130,16 +134,14 @@ def register_deployment(
         )
         return
     if is_version_of_ours(known) and known.version != version:
-        print(f"{DEPLOYMENTS} has other schedules or limits for {deployment.name}: they take the place of the UI's.")
+        print(f"{DEPLOYMENTS} has other settings for {deployment.name}: they take the place of the UI's.")
+        update(client, known, code | choices | {"concurrency_options": options and options.model_dump(mode="json")})
         for schedule in known.schedules:
             client.delete_deployment_schedule(known.id, schedule.id)
         if schedules:
             client.create_deployment_schedules(known.id, schedules)
-        # The version comes last: if this is interrupted, the next start does all of it again.
-        code |= choices | {"concurrency_options": options and options.model_dump(mode="json")}
-    else:
-        code |= {"version": version}
-    update(client, known, code)
+        code = {}
+    update(client, known, code | {"version": version})  # last: what is interrupted is done again at the next start
 
 
 def update(client: SyncPrefectClient, known: DeploymentResponse, fields: dict[str, Any]) -> None:
@@ -148,8 +150,10 @@ def update(client: SyncPrefectClient, known: DeploymentResponse, fields: dict[st
 
 
 def version_of(deployment: Deployment) -> str:
-    """Return a name for what prefect.yaml says of schedules, limit and pause."""
-    said = deployment.model_dump(mode="json", include={"schedules", "concurrency_limit", "paused"})
+    """Return a name for what prefect.yaml says of what can be set in the UI."""
+    said = deployment.model_dump(
+        mode="json", include={"schedules", "concurrency_limit", "paused", "parameters", "tags"}
+    )
     return VERSION + hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -34,7 +34,7 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from config.errors import UserError
-from stages.workspace import share_workspace_until_exit
+from stages.workspace import PIPELINE_RUN, share_workspace_until_exit
 
 if TYPE_CHECKING:
     from prefect.settings.models.api import APISettings
@@ -100,6 +100,10 @@ def configured_server(api: "APISettings", client: "ClientSettings") -> dict[Any,
     given = str(api.url)
     address = api_address(given)
     settings = {**flat("api", api), **flat("client", client), "api.url": address}
+    if "ssl_cert_file" not in api.model_fields_set:  # else the default of this machine would reach others, with Dask
+        del settings["api.ssl_cert_file"]
+    if PIPELINE_RUN in os.environ:  # whose process has looked
+        return settings
     if is_ours(address) and not (api.auth_string and api.auth_string.get_secret_value()):
         settings["api.auth_string"] = auth_string()
     refuse_bad_server(given, settings)
@@ -184,7 +188,7 @@ def auth_settings() -> dict[Any, Any]:
         "client.custom_headers": json.dumps({"Authorization": f"Basic {b64encode(secret.encode()).decode()}"}),
         # Not None, which no environment variable can say to another process against a file `.env`.
         "api.key": "",
-        "api.ssl_cert_file": os.environ.get("SSL_CERT_FILE", ""),
+        "api.ssl_cert_file": "",
         # What every client would ask a server that may be another's.
         "client.csrf_support_enabled": False,
         "client.server_version_check_enabled": False,
@@ -260,10 +264,10 @@ def is_of_a_server(name: str) -> bool:
 def auth_string() -> str:
     """Return the secret of this workspace's servers, USER:PASSWORD, which only this user can read; made at first."""
     path = prefect_home() / SECRET
+    if known := known_secret(path):
+        return known
     with FileLock(path.with_name(f"{SECRET}.lock")):
-        known = path.read_text() if path.exists() else ""
-        if SECRET_PATTERN.fullmatch(known):
-            path.chmod(0o600)
+        if known := known_secret(path):  # made by another process meanwhile
             return known
         made = f"heaviside:{secrets.token_urlsafe(32)}"
         staged = path.with_name(f"{SECRET}.new")
@@ -272,6 +276,15 @@ def auth_string() -> str:
         staged.write_text(made)
         staged.replace(path)
         return made
+
+
+def known_secret(path: Path) -> str | None:
+    """Return the secret in a file, which nobody else can read from now on; None where there is no whole one."""
+    if not path.is_file():
+        return None
+    path.chmod(0o600)
+    known = path.read_text(errors="replace")
+    return known if SECRET_PATTERN.fullmatch(known) else None
 
 
 def how_to_sign_in() -> str:
@@ -288,6 +301,8 @@ def prefect_home() -> Path:
     folder = PREFECT_HOME.value()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not folder.is_absolute() and folder.stat().st_uid == os.geteuid():  # the project's own, not a PREFECT_HOME
+            folder.chmod(0o700)
     except OSError as error:
         raise UserError(
             f"Prefect's folder {folder} cannot be made ({error.strerror}). Make its parent writable, or set "
@@ -295,7 +310,7 @@ def prefect_home() -> Path:
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(
-            f"Prefect's folder {folder} cannot be written. Make it writable, or set PREFECT_HOME to another."
+            f"Prefect's folder {folder} cannot be written. Make it writable, or set PREFECT_HOME to another folder."
         )
     return folder
 
