@@ -40,6 +40,6 @@ def create_app() -> FastAPI:
 
 
 def serve(listener: int) -> None:
-    """Serve the API on the bound socket that has the descriptor `listener`, until the process is asked to end."""
+    """Serve the API on the listening socket that has the descriptor `listener`, until the process is asked to end."""
     config = uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener)])

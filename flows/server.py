@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 
 ADDRESS = "127.0.0.1"
 START_SECONDS = 120
-CONFIGURED_SECONDS = 5
+CONFIGURED_SECONDS = 5  # for a server to take a connection
+ANSWER_SECONDS = 60  # for one that has, on a busy machine
 JOIN_SECONDS = 20
+BACKLOG = 2048  # uvicorn's
 # In the Prefect home: what a client of our servers must know, as USER:PASSWORD.
 SECRET = "auth-string"
 SECRET_PATTERN = re.compile(r"heaviside:[\w-]{43}")
@@ -135,12 +137,13 @@ def refuse_bad_server(given: str, settings: dict[Any, Any]) -> None:
 
     told = f"PREFECT_API_URL ({given})"
     once = {"client.max_retries": 0, "client.server_version_check_enabled": False}
+    timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONFIGURED_SECONDS)
     deadline = time.monotonic() + CONFIGURED_SECONDS
     while True:
         try:
             with (
                 temporary_settings({**settings, **once}),
-                get_client({"timeout": CONFIGURED_SECONDS}, sync_client=True) as client,
+                get_client({"timeout": timeout}, sync_client=True) as client,
             ):
                 client.read_flows(limit=1)
             return
@@ -166,8 +169,10 @@ def refuse_bad_server(given: str, settings: dict[Any, Any]) -> None:
 
 def is_ours(address: str) -> bool:
     """Tell whether a server of this workspace, such as that of `make ui`, has this address."""
+    from prefect.settings import PREFECT_HOME
+
     loopback = address.replace("//localhost:", f"//{ADDRESS}:")
-    return any(record.read_text() == loopback for record in prefect_home().glob("server-*"))
+    return any(record.read_text() == loopback for record in PREFECT_HOME.value().glob("server-*"))
 
 
 def auth_settings() -> dict[Any, Any]:
@@ -368,11 +373,12 @@ def start_keeper(owner: psutil.Process, record: Path, port: int | None = None, p
 
 
 def bound_socket(port: int | None) -> socket.socket:
-    """Return a socket on `port`, or any free one, that nobody else can have from now on; the server listens on it."""
+    """Return a listening socket on `port`, or any free one, which nobody else can have from now on."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((ADDRESS, port or 0))
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         raise UserError(f"the Prefect server did not start: port {port} is not to be had ({error}).") from None
@@ -413,7 +419,7 @@ SERVE = "import sys; sys.path.insert(0, sys.argv[1]); from flows.api import serv
 def keep(owner_pid: int, record: Path, listener: int) -> None:
     """Run a Prefect server until process `owner_pid` has ended or this one is told to.
 
-    record: an absolute path in the Prefect home. listener: the descriptor of the bound socket to listen on.
+    record: an absolute path in the Prefect home. listener: the descriptor of its listening socket.
     """
     command = [sys.executable, "-c", SERVE, str(Path.cwd()), str(listener)]
     server = subprocess.Popen(command, cwd=record.parent, pass_fds=[listener])
