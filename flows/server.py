@@ -34,6 +34,7 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from config.errors import UserError
+from flows import SERVER
 from stages.workspace import PIPELINE_RUN, share_workspace_until_exit
 
 if TYPE_CHECKING:
@@ -243,6 +244,7 @@ def server_environment(port: int, pages: bool) -> dict[str, str]:
     origins = [f"http://{host}:{port}" for host in (ADDRESS, "localhost")]
     environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("PREFECT_")}
     environment |= {
+        SERVER: "1",
         "PREFECT_HOME": ".",
         "PREFECT__SERVER_FINAL": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "0",

@@ -122,6 +122,7 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def serve(home: Path, **settings: str) -> Iterator[str]:
     """Run a Prefect server that is none of a workspace's; settings: of Prefect, as environment variables."""
+    from flows import SERVER
     from flows.server import BARE, SERVE, answers, bound_socket
 
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -130,7 +131,7 @@ def serve(home: Path, **settings: str) -> Iterator[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", SERVE, str(ROOT), str(descriptor)],
             cwd=home,
-            env={**own, **BARE, "PREFECT_HOME": ".", "PREFECT_SERVER_ANALYTICS_ENABLED": "0", **settings},
+            env={**own, **BARE, SERVER: "1", "PREFECT_HOME": ".", "PREFECT_SERVER_ANALYTICS_ENABLED": "0", **settings},
             stdout=log,
             stderr=log,
             pass_fds=[descriptor],
