@@ -25,6 +25,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 RUN_PROCESS = "HEAVISIDE_PIPELINE_PROCESS"
 # Set here: the names of the user's proxy variables that were removed, for the message of a download that fails.
 UNUSED_PROXIES = "HEAVISIDE_UNUSED_PROXIES"
+# Set for the processes of a Prefect server of ours.
+SERVER = "HEAVISIDE_SERVER"
 AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PREFECT_API_SSL_CERT_FILE")
 
 Rule = Literal["ours", "default", "passed on", "shielded", "extended"]
@@ -141,6 +143,11 @@ def of_our_run(_name: str, value: str) -> str | None:
     return value if process in (str(ancestor.pid) for ancestor in psutil.Process().parents()) else None
 
 
+def of_our_server(_name: str, value: str) -> str | None:
+    """Keep it in the processes of a Prefect server of ours, which have been given it."""
+    return value if SERVER in os.environ else None
+
+
 def of_dvc(name: str, value: str) -> str | None:
     """Keep it if DVC or a run of the graph has started this process; in a shell of the user's it was left over."""
     if of_our_run(name, value):
@@ -236,10 +243,12 @@ FAMILIES = (
         "Which server, how to reach it, where the database is, how much is logged. A faulty value is an error.",
     ),
     Family(
-        ("PREFECT_SERVER_*", "PREFECT_UI_*", "PREFECT_WORKER_*"),
-        "passed on",
-        "For a server or worker of your own; the server that a run starts has its own settings (`flows/server.py`).",
+        ("PREFECT_SERVER_*", "PREFECT_UI_*"),
+        "shielded",
+        "Of another server. Kept for the processes of ours, which has its own settings (`flows/server.py`).",
+        keeps=of_our_server,
     ),
+    Family(("PREFECT_WORKER_*",), "passed on", "How the worker of `make ui` works."),
     Family(
         ("PREFECT_*",),
         "shielded",
@@ -253,6 +262,9 @@ FAMILIES = (
     ),
     Family(("DVC_*",), "passed on", "DVC's own settings."),
     Family((UNUSED_PROXIES,), "passed on", "Set by this table: the proxies that it removed."),
+    Family((SERVER,), "passed on", "Set for the processes of a Prefect server of ours."),
+    Family(("HEAVISIDE_UI",), "passed on", "Set by `make ui`, which finds the processes that it started by it."),
+    Family(("HEAVISIDE_PREFECT_DATABASE",), "passed on", "The database of the server of `make ui` (docs/scale.md)."),
     Family(
         ("HEAVISIDE_*",),
         "shielded",

@@ -20,11 +20,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import PrefectConsoleHandler
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
-    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
-)
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
@@ -39,6 +35,7 @@ from flows.command_line import (
     reporting,
     telling_mistakes,
 )
+from flows.server import reporting_environment
 from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
 from stages.experiment import experiment, own_workspace
 from stages.graph import Plan, read_plan, target_names
@@ -67,8 +64,6 @@ class PipelineFailed(UserError):
     """Some stages failed."""
 
 
-# How this process reports to its server, and the stages, too.
-REPORTING = (PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED, PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED)
 # So many threads that the ready queue alone decides what waits.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=MOST_JOBS)
 
@@ -265,10 +260,7 @@ def run_environment() -> dict[str, str]:
     context = FlowRunContext.get()
     assert context
     assert context.flow_run
-    return {
-        PIPELINE_RUN: str(context.flow_run.id),
-        **{setting.name: str(setting.value()) for setting in REPORTING},
-    }
+    return {PIPELINE_RUN: str(context.flow_run.id), **reporting_environment()}
 
 
 def show_figures(told: str) -> None:

@@ -14,8 +14,8 @@ from prefect.settings import PREFECT_HOME
 from config.errors import UserError
 from config.params import load_params
 from flows.command_line import prepare_process, telling_mistakes
-from flows.registration import environment, pool_name, register
-from flows.server import ADDRESS, bring_loopback_up, start_keeper, stop
+from flows.registration import pool_name, register
+from flows.server import ADDRESS, bring_loopback_up, client_environment, how_to_sign_in, start_keeper, stop
 
 PORT = 4200
 POLL_SECONDS = 2  # how often the worker asks for runs, and the server for scheduled ones
@@ -47,7 +47,7 @@ def serve(port: int) -> None:
     try:
         register()
         worker = start_worker()
-        print(f"Prefect UI: http://{ADDRESS}:{port}  (Ctrl-C ends it)", flush=True)
+        print(f"Prefect UI: http://{ADDRESS}:{port}  (Ctrl-C ends it)\n{how_to_sign_in()}", flush=True)
         while keeper.poll() is None and worker.poll() is None:
             time.sleep(0.5)
         ended = "worker" if keeper.poll() is None else "server"
@@ -72,7 +72,7 @@ def refuse_taken_port(port: int) -> None:
 def start_worker() -> subprocess.Popen:
     """Start the worker that runs what is started in the UI; Ctrl-C is for us, and we end it."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool_name(), "--name", "heaviside"]
-    return subprocess.Popen(command, env=environment(), start_new_session=True)
+    return subprocess.Popen(command, env=client_environment(), start_new_session=True)
 
 
 if __name__ == "__main__":

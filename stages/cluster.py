@@ -84,7 +84,7 @@ def run_on_cluster(cluster: Cluster, command: str, environment: dict[str, str], 
     own = {
         name: value
         for name, value in environment.items()
-        if os.environ.get(name) != value or name in (PIPELINE_RUN, "PREFECT_API_URL")
+        if os.environ.get(name) != value or name == PIPELINE_RUN or name.startswith(("PREFECT_API_", "PREFECT_CLIENT_"))
     }
     with cluster.lock:
         if cluster.stopping:

@@ -5,9 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from ruamel.yaml import YAML
@@ -110,16 +113,71 @@ def prepared(workspace: Path, prepared_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Prefect server that lives as long as the tests."""
-    from flows.server import start_keeper, stop
-
+    """The address of a real Prefect server that lives as long as the tests, as a user's own: it asks for no secret."""
     home = tmp_path_factory.mktemp("prefect")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        patch.setenv("PREFECT_HOME", str(home))
-        keeper = start_keeper(psutil.Process(), home / "server")
-    yield (home / "server").read_text()
-    stop(keeper)
+    with serve(home) as address:
+        yield address
+
+
+@contextmanager
+def serve(home: Path, **settings: str) -> Iterator[str]:
+    """Run a Prefect server that is none of a workspace's; settings: of Prefect, as environment variables."""
+    from flows import SERVER
+    from flows.server import BARE, SERVE, answers, bound_socket
+
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    with bound_socket(None) as listener, (home / "server.log").open("w") as log:
+        port, descriptor = listener.getsockname()[1], listener.fileno()
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(ROOT), str(descriptor)],
+            cwd=home,
+            env={**own, **BARE, SERVER: "1", "PREFECT_HOME": ".", "PREFECT_SERVER_ANALYTICS_ENABLED": "0", **settings},
+            stdout=log,
+            stderr=log,
+            pass_fds=[descriptor],
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}/api"
+        assert answers(address, 120), (home / "server.log").read_text()
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def open_ui(folder: Path, environment: dict[str, str], port: int | None = None) -> Iterator[httpx.Client]:
+    """Run `python -m flows.ui` in a workspace and yield a client of its API; at the end no process of it is left."""
+    from flows.server import free_port
+
+    port = port or free_port()
+    command = [sys.executable, "-m", "flows.ui", "--port", str(port)]
+    log = folder / "ui.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    deadline = time.monotonic() + 240
+    while "Prefect UI:" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    try:
+        with sign_in(folder, f"http://127.0.0.1:{port}/api") as client:
+            yield client
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=120)
+    assert process.returncode == 130
+    assert not psutil.wait_procs(children, timeout=60)[1]
+
+
+def sign_in(folder: Path, address: str) -> httpx.Client:
+    """Return a client of the server of a workspace that knows its secret."""
+    user, _, password = (folder / ".prefect" / "auth-string").read_text().partition(":")
+    return httpx.Client(base_url=address, auth=(user, password), timeout=60)
 
 
 @pytest.fixture(scope="session")

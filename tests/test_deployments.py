@@ -1,7 +1,6 @@
 """What the Prefect UI does, over its REST API: a real server and worker run the deployments or refuse to."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -9,13 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
-from conftest import DVC, ROOT, contents, edit_params, make_repository
+from conftest import DVC, ROOT, contents, edit_params, make_repository, open_ui
 from ruamel.yaml import YAML
 
 from config.params import load_params
-from flows.server import free_port
 
 pytestmark = pytest.mark.xdist_group("deployments")
 
@@ -43,23 +40,10 @@ def environment(settings) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def ui(workspace, environment) -> Iterator[str]:
-    """The address of the API of a running `python -m flows.ui`, which leaves no process behind."""
-    port = free_port()
-    command = [sys.executable, "-m", "flows.ui", "--port", str(port)]
-    process = subprocess.Popen(
-        command, cwd=workspace, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    for line in process.stdout:
-        if line.startswith("Prefect UI:"):
-            break
-    assert process.poll() is None
-    children = psutil.Process(process.pid).children(recursive=True)
-    yield f"http://127.0.0.1:{port}/api"
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=60)
-    assert process.returncode == 130
-    assert not psutil.wait_procs(children, timeout=30)[1]
+def ui(workspace, environment) -> Iterator[httpx.Client]:
+    """A client of the API of a running `python -m flows.ui`, which leaves no process behind."""
+    with open_ui(workspace, environment) as client:
+        yield client
 
 
 @pytest.fixture
@@ -75,39 +59,39 @@ def dvc(workspace, environment) -> Callable[..., str]:
     return run
 
 
-def deployment(ui: str, name: str) -> dict:
-    return httpx.get(f"{ui}/deployments/name/{DEPLOYMENTS[name]}").json()
+def deployment(ui: httpx.Client, name: str) -> dict:
+    return ui.get(f"/deployments/name/{DEPLOYMENTS[name]}").json()
 
 
-def start(ui: str, name: str, **parameters: object) -> httpx.Response:
-    address = f"{ui}/deployments/{deployment(ui, name)['id']}/create_flow_run"
-    return httpx.post(address, json={"parameters": parameters, "state": {"type": "SCHEDULED"}}, timeout=30)
+def start(ui: httpx.Client, name: str, **parameters: object) -> httpx.Response:
+    address = f"/deployments/{deployment(ui, name)['id']}/create_flow_run"
+    return ui.post(address, json={"parameters": parameters, "state": {"type": "SCHEDULED"}})
 
 
-def ended(ui: str, response: httpx.Response, seconds: float = 600) -> dict:
+def ended(ui: httpx.Client, response: httpx.Response, seconds: float = 600) -> dict:
     """Return a run when it has ended; a test waits at most so long."""
     assert response.status_code == 201, response.text
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        run = httpx.get(f"{ui}/flow_runs/{response.json()['id']}", timeout=30).json()
+        run = ui.get(f"/flow_runs/{response.json()['id']}").json()
         if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             return run
         time.sleep(0.5)
     raise AssertionError(run["state"])
 
 
-def subflow_of(ui: str, response: httpx.Response) -> str:
+def subflow_of(ui: httpx.Client, response: httpx.Response) -> str:
     """Return the id of the flow that a stage of the run has started, or of the run while there is none."""
     query = {"flow_runs": {"parent_flow_run_id": {"any_": [response.json()["id"]]}}}
-    return next((run["id"] for run in httpx.post(f"{ui}/flow_runs/filter", json=query).json()), response.json()["id"])
+    return next((run["id"] for run in ui.post("/flow_runs/filter", json=query).json()), response.json()["id"])
 
 
-def logs(ui: str, run: dict) -> str:
+def logs(ui: httpx.Client, run: dict) -> str:
     query = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-    return "\n".join(entry["message"] for entry in httpx.post(f"{ui}/logs/filter", json=query).json())
+    return "\n".join(entry["message"] for entry in ui.post("/logs/filter", json=query).json())
 
 
-def assert_logged(ui: str, run: dict, text: str, seconds: float = 60) -> None:
+def assert_logged(ui: httpx.Client, run: dict, text: str, seconds: float = 60) -> None:
     """Wait for `text` in the log of a run, whose last lines can reach the server after its last state."""
     deadline = time.monotonic() + seconds
     while text not in logs(ui, run):
@@ -173,7 +157,7 @@ def test_the_run_shows_its_figures(ui):
     run = ended(ui, start(ui, "pipeline"))
     assert run["state"]["type"] == "COMPLETED"
     query = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
-    [figures] = httpx.post(f"{ui}/artifacts/filter", json=query).json()
+    [figures] = ui.post("/artifacts/filter", json=query).json()
     assert "| housing_mlp | sample | " in figures["data"]
     assert "reports/index.html" in figures["data"]
 
@@ -182,12 +166,12 @@ def test_a_cancelled_run_leaves_everything_as_it_was(ui, workspace, dvc):
     before = contents(workspace / "artifacts/fashion_mlp")
     edit_params(workspace, models__fashion_mlp__fit__epochs=100_000)
     response = start(ui, "pipeline", targets=["train@fashion_mlp"])
-    address = f"{ui}/flow_runs/{response.json()['id']}"
+    address = f"/flow_runs/{response.json()['id']}"
     deadline = time.monotonic() + 300
     while "epoch" not in logs(ui, {"id": subflow_of(ui, response)}):
         assert time.monotonic() < deadline
         time.sleep(1)
-    httpx.post(f"{address}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
+    ui.post(f"{address}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
     run = ended(ui, response)
     assert run["state"]["type"] == "CANCELLED"
     edit_params(workspace, models__fashion_mlp__fit__epochs=1)
@@ -209,7 +193,7 @@ def test_smoke_runs_the_whole_graph_on_the_sample_beside_the_workspace(ui, works
 
 
 def test_a_taken_port_is_named(ui, workspace, environment):
-    port = ui.rpartition(":")[2].partition("/")[0]
+    port = str(ui.base_url.port)
     command = [sys.executable, "-m", "flows.ui", "--port", port]
     done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
