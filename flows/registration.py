@@ -12,7 +12,6 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
 from config.errors import UserError
-from flows.dead_runs import end_dead_runs
 
 DEPLOYMENTS = Path("prefect.yaml")
 
@@ -26,7 +25,6 @@ def register() -> None:
         pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool_name()]))
         for deployment in client.read_deployments(work_pool_filter=pool):
             refuse_unknown_parameters(client, str(deployment.id), deployment.parameter_openapi_schema or {})
-        end_dead_runs(client, pool)
 
 
 def refuse_unknown_parameters(client: SyncPrefectClient, deployment: str, schema: dict) -> None:
