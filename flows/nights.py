@@ -110,13 +110,16 @@ def last_state(found: list[FlowRun]) -> StateType | None:
     return next((run.state.type for run in found if run.state and run.state.type not in under_way), None)
 
 
-def show(client: SyncPrefectClient) -> bool:
-    """Print how the last scheduled runs ended, and tell whether the last of each deployment ended well."""
+def show(client: SyncPrefectClient, quiet: bool = False) -> bool:
+    """Print how the last scheduled runs ended, and tell whether the last of each deployment ended well.
+
+    quiet: print nothing where there is nothing to tell.
+    """
     now = datetime.now(UTC)
     runs, missing = scheduled_runs(client, now), unplanned(client, now)
     table = [*rows(runs)]
-    if not table and not missing:
-        print("No scheduled run yet.", flush=True)
+    if not table and not missing and not quiet:
+        print("No scheduled run yet.")
     elif table and sys.stdout.isatty():
         show_table(table)
     elif table:
@@ -124,7 +127,7 @@ def show(client: SyncPrefectClient) -> bool:
         for row in table:
             print("  " + "  ".join(row).rstrip())
     for sentence in missing:
-        print(f"{sentence}.", flush=True)
+        print(f"{sentence}.")
     sys.stdout.flush()
     return ended_well(runs) and not missing
 

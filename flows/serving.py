@@ -37,6 +37,7 @@ from flows.supervisor import (
     end_leftovers,
     mark,
     record_of,
+    say,
     start_guard,
 )
 
@@ -142,7 +143,7 @@ def start(port: int, folder: Path, guard: subprocess.Popen) -> list[Part]:
     register()
     with server_client() as client:
         end_all_dead_runs(client)
-        show(client)
+        show(client, quiet=True)
     print("starting the worker ...", flush=True)
     worker_log = folder / "worker.log"
     worker = start_worker(worker_log)
@@ -177,7 +178,7 @@ def watch(parts: list[Part], folder: Path) -> NoReturn:
         if make and os.getppid() != make:
             raise UserError("`make` has ended.")
         for line in repeated_failures(log):
-            print(f"warning: {line}", file=sys.stderr, flush=True)
+            say(f"warning: {line}")
         if time.monotonic() >= next_look:
             with suppress(*NO_ANSWER), server_client() as client:
                 suspects = end_dead_runs(client, suspects)

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,10 +29,10 @@ from flows.registration import environment
 from flows.server import ADDRESS, answers, start_keeper
 
 MARK = "HEAVISIDE_UI"
-# What a process's command has, by which its part is known.
+# The modules that the guard and the worker run.
 GUARD, WORKER = "flows.supervisor", "flows.worker"
-SERVER = ("flows.server", "flows.api:create_app")
 STOP_SECONDS = 60  # that runs get to put back what they have changed
+HEARD_SECONDS = 25  # within which the worker of runs that are to be cancelled hears of that
 END_SECONDS = 20  # that a worker without runs, or a server, gets to end
 LOOK_SECONDS = 0.5
 ANSWER_SECONDS = 10  # that a server gets to answer
@@ -64,29 +63,32 @@ def ours() -> list[psutil.Process]:
     """Return the living processes of this workspace's `make ui`, except this one and the guard."""
     here, me = mark(), os.getpid()
     marked = (process for process in psutil.process_iter() if environment_of(process).get(MARK) == here)
-    return [process for process in marked if process.pid != me and not is_part(process, (GUARD,))]
+    return [process for process in marked if process.pid != me and not runs_module(process, GUARD)]
 
 
-def is_part(process: psutil.Process, names: Iterable[str]) -> bool:
-    """Tell whether `process` runs one of the modules `names`."""
+def runs_module(process: psutil.Process, module: str) -> bool:
     try:
-        words = process.cmdline()
+        return module in process.cmdline()
     except psutil.Error:
         return False
-    return any(name in words for name in names)
+
+
+def is_run(process: psutil.Process) -> bool:
+    """Tell whether a process belongs to a flow run."""
+    return RUN_ID in environment_of(process)
 
 
 def workers() -> list[psutil.Process]:
-    return [process for process in ours() if is_part(process, (WORKER,))]
+    return [process for process in ours() if runs_module(process, WORKER)]
 
 
 def servers() -> list[psutil.Process]:
-    return [process for process in ours() if is_part(process, SERVER)]
+    """Return the server and its keeper."""
+    return [process for process in ours() if not (is_run(process) or runs_module(process, WORKER))]
 
 
 def run_processes() -> list[psutil.Process]:
-    """Return the processes that belong to flow runs."""
-    return [process for process in ours() if RUN_ID in environment_of(process)]
+    return [process for process in ours() if is_run(process)]
 
 
 def heads(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -103,13 +105,13 @@ def heads(processes: list[psutil.Process]) -> list[psutil.Process]:
 def stop_runs() -> None:
     """Stop the runs as a cancellation in the UI does, wait until they have ended, and kill those that do not.
 
-    To be called by their worker, which does what the server asks for. Without an answer of the server, the runs
-    get SIGTERM.
+    To be called by their worker, which does what the server asks for. The runs get SIGTERM when the worker has not
+    heard of that in `HEARD_SECONDS`, as can be after the server was started again, or when no server answers.
     """
-    deadline = time.monotonic() + STOP_SECONDS
+    began = time.monotonic()
     last_seen = -math.inf
     with server_client() as client:
-        while time.monotonic() < deadline and answers(os.environ["PREFECT_API_URL"], ANSWER_SECONDS):
+        while time.monotonic() < began + HEARD_SECONDS and answers(os.environ["PREFECT_API_URL"], ANSWER_SECONDS):
             try:
                 asked = cancel_runs(client)
             except NO_ANSWER:
@@ -119,7 +121,7 @@ def stop_runs() -> None:
             elif time.monotonic() - last_seen > SPAWN_SECONDS:
                 return
             time.sleep(LOOK_SECONDS)
-    terminate_runs(max(deadline - time.monotonic(), 0))
+    terminate_runs(max(began + STOP_SECONDS - time.monotonic(), HEARD_SECONDS))
 
 
 def cancel_runs(client: SyncPrefectClient) -> int:
@@ -133,11 +135,13 @@ def cancel_runs(client: SyncPrefectClient) -> int:
 
 
 def terminate_runs(seconds: float = STOP_SECONDS) -> None:
-    """Send SIGTERM to the runs, wait for them, and kill what is left after `seconds`, saying so."""
-    if seconds:
-        for process in heads(run_processes()):
-            with suppress(psutil.Error):
-                process.terminate()
+    """Send SIGTERM to the runs, wait for them, and kill what is left after `seconds`, saying so.
+
+    A run that is ending already ignores the signal.
+    """
+    for process in heads(run_processes()):
+        with suppress(psutil.Error):
+            process.terminate()
     wait_for_runs(seconds)
     for process in run_processes():
         with suppress(psutil.Error):
