@@ -7,7 +7,7 @@ A flow that a person runs in a terminal has no such mark; it holds the claim on 
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -24,6 +24,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed
 
@@ -34,6 +35,7 @@ RUN_ID = "PREFECT__FLOW_RUN_ID"  # set by Prefect's worker
 UNENDED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 START_TIME = timedelta(seconds=60)  # a pending run gets so long until it has a process
 PAGE = 200  # the most that the server returns at once
+MOST_PAGES = 50
 
 
 @contextmanager
@@ -47,9 +49,16 @@ def end_all_dead_runs(client: SyncPrefectClient) -> None:
     """End every dead run, when no worker runs; those of a terminal, too, if nobody uses the workspace."""
     try:
         with claimed_workspace():
-            end_runs(client, dead_runs(client, by_hand=True))
+            end_every(client, by_hand=True)
     except UserError:
-        end_runs(client, dead_runs(client))
+        end_every(client)
+
+
+def end_every(client: SyncPrefectClient, by_hand: bool = False) -> None:
+    for _ in range(MOST_PAGES):
+        if not (dead := dead_runs(client, by_hand)):
+            return
+        end_runs(client, dead)
 
 
 def end_dead_runs(client: SyncPrefectClient, suspects: dict[UUID, State]) -> dict[UUID, State]:
@@ -111,9 +120,13 @@ def unended(client: SyncPrefectClient) -> list[tuple[FlowRun, Any]]:
         return roots[id]
 
     # Tasks and subflows come first: their root's state decides theirs.
-    inner = [*(task for task in tasks if task.flow_run_id), *(run for run in flows if run.parent_task_run_id)]
-    found = [(root_of(getattr(run, "flow_run_id", None) or run.id), run) for run in inner]
-    return found + [(root_of(run.id), run) for run in flows if not run.parent_task_run_id]
+    owned: list[tuple[UUID, Any]] = [(task.flow_run_id, task) for task in tasks if task.flow_run_id]
+    owned += [(run.id, run) for run in sorted(flows, key=lambda run: run.parent_task_run_id is None)]
+    found = []
+    for id, run in owned:
+        with suppress(ObjectNotFound):  # somebody has deleted it
+            found.append((root_of(id), run))
+    return found
 
 
 def living_runs() -> set[str]:

@@ -27,6 +27,7 @@ from config.errors import UserError
 from flows.dead_runs import RUN_ID, end_all_dead_runs, environment_of, server_client
 from flows.registration import environment
 from flows.server import ADDRESS, answers, start_keeper
+from stages.workspace import BEFORE
 
 MARK = "HEAVISIDE_UI"
 # The modules that the guard and the worker run.
@@ -178,6 +179,8 @@ def end_all(port: int) -> None:
         with suppress(*NO_ANSWER), server_client() as client:
             end_all_dead_runs(client)
     end(ours(), END_SECONDS)
+    if BEFORE.exists() and running:
+        say("an experiment had no time to put the workspace back: `python -m flows.pipeline --dry` puts it back.")
 
 
 def have_server(port: int) -> None:

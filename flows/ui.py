@@ -7,7 +7,7 @@ from flows.interrupts import catch_signals
 
 PORT = 4200
 LAST = """print how the last scheduled runs of each deployment ended, and start no UI; the exit code is 0 if the last
-one of each has completed, else 1"""
+one of each has completed, and further ones are planned of each schedule that is on, else 1"""
 
 
 def main() -> int:
