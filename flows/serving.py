@@ -174,6 +174,7 @@ def watch(parts: list[Part], folder: Path) -> NoReturn:
     while True:
         for part in parts:
             if part.process.poll() is not None:
+                say(f"the {part.name} has ended, and so must the rest ...")
                 raise UserError(ended(part))
         if make and os.getppid() != make:
             raise UserError("`make` has ended.")
