@@ -65,7 +65,7 @@ def serve(port: int) -> NoReturn:
             watch(start(port, folder, guard), folder)
         finally:
             ignore_signals()
-            end_all(port)
+            end_all(port, server_is_ending=guard.poll() is not None)  # it follows the guard
             guard.kill()
             guard.wait()
 

@@ -166,11 +166,16 @@ def end(processes: list[psutil.Process], seconds: float) -> None:
             process.kill()
 
 
-def end_all(port: int) -> None:
-    """Stop the runs, then end the worker, then the server on `port`, which is started again if the runs need it."""
+def end_all(port: int, server_is_ending: bool = False) -> None:
+    """Stop the runs, then end the worker, then the server on `port`, which is started again if the runs need it.
+
+    server_is_ending: it may still answer, but not for long.
+    """
     running = run_processes()
     if running:
         say(f"stopping what runs, which puts its outputs back (at most {STOP_SECONDS} s) ...")
+        if server_is_ending:
+            end(servers(), END_SECONDS)
         with suppress(UserError):
             have_server(port)
     end(workers(), STOP_SECONDS + END_SECONDS)
