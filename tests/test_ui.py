@@ -245,96 +245,6 @@ def test_what_two_kills_leave_is_ended_by_the_next_ui(start_ui, workspace):
     assert_all_ended(workspace, before, "CANCELLED CRASHED", id)
 
 
-@pytest.fixture(scope="module")
-def ui(workspace, environment) -> Iterator[Ui]:
-    """A UI for the tests that leave it running."""
-    ui = open_ui(workspace, environment)
-    yield ui
-    ui.process.send_signal(signal.SIGINT)
-    assert ui.wait() == 130, ui.said()
-    assert not processes(workspace)
-
-
-def no_run_is_under_way(ui: Ui) -> bool:
-    wanted = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
-    runs = ui.http("POST", "flow_runs/filter", flow_runs=wanted)
-    return not (runs or ui.http("POST", "task_runs/filter", task_runs=wanted))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_whose_process_is_killed_ends_with_its_subflows_and_tasks(ui, workspace, number):
-    id = ui.training()
-    os.kill(int(ui.run(id)["infrastructure_pid"]), number)
-    assert ui.ended(id)["state"]["type"] == "CRASHED"
-    wait_for(lambda: no_run_is_under_way(ui), "the end of subflows and tasks")
-
-
-def test_a_run_that_ends_without_a_word_frees_the_slot(ui, workspace, environment):
-    code = workspace / "flows/deployed.py"
-    before = code.read_text()
-    start = "    make_workspace(SMOKE, epochs)\n"
-    assert start in before
-    code.write_text(before.replace(start, "    os._exit(0)\n"))
-    try:
-        id = ui.start_run("smoke/smoke")
-        run = ui.ended(id)
-    finally:
-        code.write_text(before)
-    assert run["state"]["type"] == "CRASHED"
-    assert "process" in run["state"]["message"]
-    subprocess.run(
-        [sys.executable, "-m", "flows.pipeline", "--dry"], cwd=workspace, env=environment, check=True
-    )  # puts back what the killed experiments before have left
-    after = ui.start_run("train model/train", model="fashion_mlp")
-    assert ui.ended(after)["state"]["type"] == "COMPLETED"
-
-
-def test_a_run_from_a_terminal_that_lives_is_left_alone(ui, workspace, environment):
-    secret = workspace / ".prefect/auth-string"
-    configured = {"PREFECT_API_URL": f"http://127.0.0.1:{ui.port}/api"}
-    if secret.exists():
-        configured["PREFECT_API_AUTH_STRING"] = secret.read_text()
-    command = [sys.executable, "-m", "flows.pipeline", "--set", "models.fashion_mlp.fit.epochs=9999"]
-    run = subprocess.Popen([*command, "train@fashion_mlp"], cwd=workspace, env={**environment, **configured})
-    wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
-    found = wait_for(lambda: ui.http("POST", "flow_runs/filter", **wanted), "the run")
-    time.sleep(20)  # several looks for dead runs
-    assert run.poll() is None
-    assert ui.run(found[0]["id"])["state"]["type"] == "RUNNING"
-    run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=SECONDS) == 130
-    assert ui.run(found[0]["id"])["state"]["type"] in LAST_STATES
-
-
-def test_a_second_ui_of_the_workspace_is_refused_in_one_message(ui, workspace, environment):
-    command = [sys.executable, "-m", "flows.ui", "--port", str(free_port())]
-    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert f"http://127.0.0.1:{ui.port}" in done.stderr
-    assert str(ui.process.pid) in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert ui.process.poll() is None
-
-
-@pytest.mark.parametrize("port", ["0", "65536", "-1", "many"])
-def test_a_port_that_is_none_is_refused(workspace, environment, port):
-    command = [sys.executable, "-m", "flows.ui", f"--port={port}"]
-    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert port in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_make_ui_takes_a_port_and_no_variable_of_the_environment(environment):
-    def command(*words: str) -> str:
-        words = ("make", "--dry-run", "ui", *words)
-        told = {**environment, "PORT": "9999"}
-        return subprocess.run(words, cwd=ROOT, env=told, capture_output=True, text=True, check=True).stdout
-
-    assert command().strip().endswith("--port 4200")
-    assert command("PORT=4300").strip().endswith("--port 4300")
-
-
 def test_it_says_what_it_does_before_its_imports_are_done(workspace, environment):
     before = time.monotonic()
     ui = open_ui(workspace, environment, wait=False)
@@ -435,3 +345,96 @@ def test_the_last_scheduled_runs_are_told_with_and_without_a_server(start_ui, wo
     unplanned = last(workspace, environment)
     assert unplanned.returncode == 1
     assert "the schedule of `train` is on, but no run has been planned since" in unplanned.stdout
+    with closing(sqlite3.connect(workspace / ".prefect/prefect.db", timeout=60)) as database:
+        database.execute("DELETE FROM deployment_schedule")
+        database.commit()
+
+
+@pytest.fixture(scope="module")
+def ui(workspace, environment) -> Iterator[Ui]:
+    """A UI for the tests that leave it running; it runs until the module's end, so they come last."""
+    ui = open_ui(workspace, environment)
+    yield ui
+    ui.process.send_signal(signal.SIGINT)
+    assert ui.wait() == 130, ui.said()
+    assert not processes(workspace)
+
+
+def no_run_is_under_way(ui: Ui) -> bool:
+    wanted = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+    runs = ui.http("POST", "flow_runs/filter", flow_runs=wanted)
+    return not (runs or ui.http("POST", "task_runs/filter", task_runs=wanted))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_whose_process_is_killed_ends_with_its_subflows_and_tasks(ui, workspace, number):
+    id = ui.training()
+    os.kill(int(ui.run(id)["infrastructure_pid"]), number)
+    assert ui.ended(id)["state"]["type"] == "CRASHED"
+    wait_for(lambda: no_run_is_under_way(ui), "the end of subflows and tasks")
+
+
+def test_a_run_that_ends_without_a_word_frees_the_slot(ui, workspace, environment):
+    code = workspace / "flows/deployed.py"
+    before = code.read_text()
+    start = "    make_workspace(SMOKE, epochs)\n"
+    assert start in before
+    code.write_text(before.replace(start, "    os._exit(0)\n"))
+    try:
+        id = ui.start_run("smoke/smoke")
+        run = ui.ended(id)
+    finally:
+        code.write_text(before)
+    assert run["state"]["type"] == "CRASHED"
+    assert "process" in run["state"]["message"]
+    subprocess.run(
+        [sys.executable, "-m", "flows.pipeline", "--dry"], cwd=workspace, env=environment, check=True
+    )  # puts back what the killed experiments before have left
+    after = ui.start_run("train model/train", model="fashion_mlp")
+    assert ui.ended(after)["state"]["type"] == "COMPLETED"
+
+
+def test_a_run_from_a_terminal_that_lives_is_left_alone(ui, workspace, environment):
+    secret = workspace / ".prefect/auth-string"
+    configured = {"PREFECT_API_URL": f"http://127.0.0.1:{ui.port}/api"}
+    if secret.exists():
+        configured["PREFECT_API_AUTH_STRING"] = secret.read_text()
+    command = [sys.executable, "-m", "flows.pipeline", "--set", "models.fashion_mlp.fit.epochs=9999"]
+    run = subprocess.Popen([*command, "train@fashion_mlp"], cwd=workspace, env={**environment, **configured})
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+    found = wait_for(lambda: ui.http("POST", "flow_runs/filter", **wanted), "the run")
+    time.sleep(20)  # several looks for dead runs
+    assert run.poll() is None
+    assert ui.run(found[0]["id"])["state"]["type"] == "RUNNING"
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=SECONDS) == 130
+    assert ui.run(found[0]["id"])["state"]["type"] in LAST_STATES
+
+
+def test_a_second_ui_of_the_workspace_is_refused_in_one_message(ui, workspace, environment):
+    command = [sys.executable, "-m", "flows.ui", "--port", str(free_port())]
+    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"http://127.0.0.1:{ui.port}" in done.stderr
+    assert str(ui.process.pid) in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert ui.process.poll() is None
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "many"])
+def test_a_port_that_is_none_is_refused(workspace, environment, port):
+    command = [sys.executable, "-m", "flows.ui", f"--port={port}"]
+    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_make_ui_takes_a_port_and_no_variable_of_the_environment(environment):
+    def command(*words: str) -> str:
+        words = ("make", "--dry-run", "ui", *words)
+        told = {**environment, "PORT": "9999"}
+        return subprocess.run(words, cwd=ROOT, env=told, capture_output=True, text=True, check=True).stdout
+
+    assert command().strip().endswith("--port 4200")
+    assert command("PORT=4300").strip().endswith("--port 4300")
