@@ -38,8 +38,9 @@ repro: $(READY) ## the whole pipeline on the real data (dvc repro)
 pipeline: $(READY) ## the same, several stages at a time, as a Prefect flow
 	$(BIN)/python -m flows.pipeline
 
-ui: $(READY) ## the Prefect UI on this machine: start and schedule runs there
-	$(BIN)/python -m flows.ui
+ui: PORT = 4200
+ui: $(READY) ## the Prefect UI on this machine, at PORT=4200: start and schedule runs there
+	$(BIN)/python -m flows.ui --port $(PORT)
 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup

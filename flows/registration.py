@@ -27,7 +27,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from config.errors import UserError
-from flows.dead_runs import end_dead_runs
 from flows.server import auth_settings
 
 DEPLOYMENTS = Path("prefect.yaml")
@@ -82,7 +81,6 @@ def register() -> None:
                 raise UserError(
                     f"{DEPLOYMENTS}: the server refuses the deployment {deployment.name}: {reason}"
                 ) from None
-        end_dead_runs(client, pool)
 
 
 def register_pool(client: SyncPrefectClient) -> None:

@@ -1,78 +1,43 @@
 """The Prefect UI of this workspace: a server, a worker and the deployments of prefect.yaml, until Ctrl-C."""
 
 import argparse
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 
-import psutil
-from prefect.settings import PREFECT_HOME
-
-from config.errors import UserError
-from config.params import load_params
-from flows.command_line import prepare_process, telling_mistakes
-from flows.registration import pool_name, register
-from flows.server import ADDRESS, bring_loopback_up, client_environment, how_to_sign_in, start_keeper, stop
+from flows.interrupts import catch_signals
 
 PORT = 4200
-POLL_SECONDS = 2  # how often the worker asks for runs, and the server for scheduled ones
+LAST = """print how the last scheduled runs of each deployment ended, and start no UI; the exit code is 0 if the last
+one of each has completed, and further ones are planned of each schedule that is on, else 1"""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m flows.ui", description=__doc__)
-    parser.add_argument("--port", type=int, default=PORT, help=f"of the server on {ADDRESS}; default: {PORT}")
-    port = parser.parse_args().port
-    prepare_process()
-    # A shell has SIGINT ignored in what it starts in the background; the worker, which ends itself by it, must not.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(POLL_SECONDS)
-    with telling_mistakes("the server and the worker have ended."):
-        load_params()
-        serve(port)
-    return 0
-
-
-def serve(port: int) -> None:
-    refuse_taken_port(port)
-    bring_loopback_up()
-    folder = PREFECT_HOME.value()
-    folder.mkdir(parents=True, exist_ok=True)
-    record = folder / f"server-ui-{port}"
-    keeper = start_keeper(psutil.Process(), record, port, pages=True)
-    os.environ["PREFECT_API_URL"] = record.read_text()
-    worker = None
+    given = parse()
+    catch_signals()
     try:
-        register()
-        worker = start_worker()
-        print(f"Prefect UI: http://{ADDRESS}:{port}  (Ctrl-C ends it)\n{how_to_sign_in()}", flush=True)
-        while keeper.poll() is None and worker.poll() is None:
-            time.sleep(0.5)
-        ended = "worker" if keeper.poll() is None else "server"
-        raise UserError(f"the {ended} has ended; see {folder / 'server.log'}.")
-    finally:
-        if worker:
-            worker.terminate()
-            worker.wait()
-        stop(keeper)
+        if not given.last:
+            print(f"starting the server on port {given.port} ...", flush=True)
+        # The imports take seconds, in which nothing would be printed.
+        from flows.command_line import prepare_process, telling_mistakes
+        from flows.serving import serve, show_last
+    except KeyboardInterrupt:
+        return 130
+    prepare_process()
+    catch_signals()
+    with telling_mistakes("interrupted." if given.last else "the server and the worker have ended."):
+        return show_last() if given.last else serve(given.port)
 
 
-def refuse_taken_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, port))
-        except (OSError, OverflowError) as error:
-            remedy = "Take another: python -m flows.ui --port N"
-            raise UserError(f"port {port} is not to be had ({error}). {remedy}") from None
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m flows.ui", description=__doc__)
+    parser.add_argument("--port", type=port_number, default=PORT, help=f"of the server; default: {PORT}")
+    parser.add_argument("--last", action="store_true", help=LAST)
+    return parser.parse_args()
 
 
-def start_worker() -> subprocess.Popen:
-    """Start the worker that runs what is started in the UI; Ctrl-C is for us, and we end it."""
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool_name(), "--name", "heaviside"]
-    return subprocess.Popen(command, env=client_environment(), start_new_session=True)
+def port_number(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 65535, got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":
