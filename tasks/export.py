@@ -137,7 +137,9 @@ def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         given, returned = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         np.savez(given, **columns)  # type: ignore[arg-type]  # its stub takes every keyword for allow_pickle
-        arguments = [str(saved_model.resolve()), str(given), str(returned)]
+        # TensorFlow takes [ ] and the like in a path for a pattern: so its path, from where it is loaded, has none.
+        Path(folder, "saved_model").symlink_to(saved_model.resolve())
+        arguments = ["saved_model", "inputs.npz", "outputs.npz"]
         code, errors = run_fresh(LOADER, arguments, Path(folder))
         if code:
             if os.strerror(errno.ENOSPC) in errors:
