@@ -17,6 +17,7 @@ from config.disk import refuse_unwritable
 from config.errors import UserError
 from config.params import load_params
 from flows.command_line import telling_mistakes
+from stages.workspace import refuse_unusable_folders
 
 DEMO = Path("demo")
 CODE = ("config", "datasets", "flows", "models", "stages", "tasks")
@@ -85,6 +86,7 @@ def is_workspace(folder: Path) -> bool:
 
 def main() -> int:
     with telling_mistakes():
+        refuse_unusable_folders()
         load_params()
         return run_demo()
 

@@ -16,6 +16,7 @@ from config.params import load_params
 from flows.command_line import prepare_process, telling_mistakes
 from flows.registration import environment, pool_name, register
 from flows.server import ADDRESS, bring_loopback_up, start_keeper, stop
+from stages.workspace import refuse_unusable_folders
 
 PORT = 4200
 POLL_SECONDS = 2  # how often the worker asks for runs, and the server for scheduled ones
@@ -30,6 +31,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(POLL_SECONDS)
     with telling_mistakes("the server and the worker have ended."):
+        refuse_unusable_folders()
         load_params()
         serve(port)
     return 0

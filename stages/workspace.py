@@ -84,7 +84,7 @@ def refuse_unusable_folders() -> None:
         refuse_unless_folder(folder)
     for folder in (paths.STAGING, Path(".prefect")):
         refuse_unwritable(folder)
-    for file in (paths.PARAMS, CLAIM):
+    for file in (paths.PARAMS, CLAIM, Path("prefect.yaml")):
         refuse_unless_file(file)
 
 
