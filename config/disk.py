@@ -44,6 +44,7 @@ FULL = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "no space left on the disk: "
 SAID = {
     **{os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG)},
     "database or disk is full": errno.ENOSPC,
+    "No usable temporary directory": errno.ENOSPC,
     "attempt to write a readonly database": errno.EACCES,
     "unable to open database file": errno.EACCES,
 }

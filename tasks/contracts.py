@@ -288,10 +288,17 @@ def write_contract(path: Path, contract: TypeAdapter[Any], values: dict[str, Any
 
 def describe(error: ValidationError) -> tuple[str, str]:
     """Return the key of the first fault and what is wrong with it; of a long value only its beginning."""
-    found = error.errors(include_url=False, include_context=False)[0]
+    found = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in found["loc"])
     if found["type"] == "missing":
         return key, "is missing"
+    if found["type"] == "union_tag_not_found":
+        return found["ctx"]["discriminator"].strip("'"), "is missing"
+    if found["type"] == "union_tag_invalid":
+        tag = found["ctx"]["discriminator"].strip("'")
+        return tag, f"expected one of {found['ctx']['expected_tags']}, got {shorten(found['input'][tag])}"
+    if found["type"] == "extra_forbidden":
+        return key, "is not known here"
     return key, f"{found['msg'].removeprefix('Value error, ')}, got {shorten(found['input'])}"
 
 

@@ -21,11 +21,13 @@ from config.disk import explain
 from config.errors import UserError
 from config.params import load_params
 from datasets import get_dataset
+from flows import demo
 from stages.dvc_state import USERS, is_broken, mend_dvc_state
 from stages.graph import read_plan
 from stages.workspace import CLAIM, claimed_workspace
-from tasks.export import read_statistics
+from tasks.checkpoints import open_checkpoints
 from tasks.files import staged_files, staged_folder, write_text
+from tasks.prepare import read_statistics
 from tasks.raw import read_provenance, read_raw
 from tasks.report.read import read_artifacts
 
@@ -470,6 +472,49 @@ def test_a_healthy_list_of_dvcs_users_is_left_alone(dvc_workspace):
     before = USERS.read_bytes()
     mend_dvc_state()
     assert USERS.read_bytes() == before
+
+
+# Files of the user in the folders of the project
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "tasks/mine.py", "params.yaml"])
+def test_a_folder_of_the_user_is_not_taken_for_the_demo(workspace, name):
+    own = Path("demo") / name
+    own.parent.mkdir(parents=True)
+    own.write_text("mine: 1")
+    with pytest.raises(UserError, match="demo holds other files than a workspace of this project"):
+        demo.make_workspace(Path("demo"), 1)
+    assert contents(Path("demo")) == {str(own): b"mine: 1"}
+
+
+def test_a_demo_that_was_stopped_at_its_start_goes_on(workspace):
+    shutil.copy(Path(__file__).parents[1] / ".dvcignore", workspace)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(demo, "copy_workspace", interrupted)
+        demo.make_workspace(Path("demo"), 1)
+    demo.make_workspace(Path("demo"), 1)
+    assert load_params(Path("demo/params.yaml")).data.source == "sample"
+
+
+def interrupted(folder: Path) -> None:
+    raise KeyboardInterrupt
+
+
+def test_files_of_the_user_among_the_checkpoints_stay(workspace):
+    folder = Path("checkpoints/iris_mlp")
+    (folder / "last").mkdir(parents=True)
+    for name in (
+        "best.keras",
+        "epoch-0001.weights.h5",
+        "history.csv",
+        "last/x",
+        "training.json",
+        "notes.txt",
+        "my.keras",
+    ):
+        (folder / name).write_text("{")
+    open_checkpoints(load_params().model("iris_mlp"), 42, (), None, folder)
+    assert sorted(entry.name for entry in folder.iterdir()) == ["my.keras", "notes.txt"]
 
 
 # Paths
