@@ -318,7 +318,7 @@ def publish(source_rows, text):
 dataset = get_dataset("iris")
 table = fetch(dataset, "sample")
 whole = full = 0
-for kilobytes in range(40, 104, 4):
+for kilobytes in range(16, 104, 4):
     Path("data").mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", sys.argv[1]], check=True)
     try:
@@ -518,6 +518,18 @@ def test_files_of_the_user_among_the_checkpoints_stay(workspace):
 
 
 # Paths
+
+
+def test_a_model_is_trained_and_reported_in_a_folder_of_any_name(tmp_path, dvc_folder):
+    workspace = make_workspace(tmp_path / "a [b] *?%20#'\"$HOME &;`\xe9\U0001f600")
+    shutil.copytree(dvc_folder, workspace / ".dvc")
+    done = run_plainly(workspace, "flows.pipeline", "train@linear_neuron")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (workspace / "artifacts/linear_neuron/saved_model/saved_model.pb").exists()
+    assert list((workspace / "logs/linear_neuron").rglob("events.out.tfevents.*"))
+    done = run_plainly(workspace, "flows.report")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (workspace / "reports/models/linear_neuron.html").exists()
 
 
 def test_a_path_that_dvc_cannot_work_in_is_refused_in_one_message(tmp_path):
