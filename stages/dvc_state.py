@@ -6,8 +6,7 @@ from pathlib import Path
 
 import psutil
 from dvc.lock import LockError, make_lock
-from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
-from voluptuous import Invalid
+from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA, Invalid
 
 from config import paths
 from config.disk import refuse_unless_file, refuse_unless_folder

@@ -229,6 +229,15 @@ class ParityMetrics(TypedDict):
     runs: Annotated[list[ParityRun], Field(min_length=1)]
 
 
+class SummaryRow(TypedDict):
+    """An entry of reports/summary.json, of which a report reads the last committed one."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    name: str
+    source: Source
+    metrics: dict[Splits, dict[str, Number]]
+
+
 class BaselineParameters(TypedDict):
     __pydantic_config__ = OPEN  # type: ignore[misc]
     total: NonNegativeInt
@@ -260,6 +269,7 @@ METRICS = TypeAdapter(Metrics)
 RUN = TypeAdapter(Run)
 GRAPH = TypeAdapter(Graph)
 PARITY = TypeAdapter(ParityMetrics)
+SUMMARY = TypeAdapter(list[SummaryRow])
 BASELINES = TypeAdapter(dict[str, BaselineMetrics])
 BASELINES_RUN = TypeAdapter(dict[str, FitSeconds])
 # The figures that every model of a task has.
@@ -377,6 +387,10 @@ def check_metrics(path: Path, stage: str, values: dict[str, Any]) -> None:
                 continue
             if figure not in values["metrics"][split]:
                 raise fault(path, stage, f"metrics.{split}.{figure}", "is missing")
+        if not values["metrics"][split].keys() & {"rmse", "accuracy"}:
+            raise fault(path, stage, f"metrics.{split}", "has neither rmse nor accuracy")
+    if "per_class" in values and (values["task"] == "regression") == bool(values["per_class"]):
+        raise fault(path, stage, "per_class", f"does not fit task {values['task']!r}")
 
 
 def check_graph(path: Path, stage: str, values: dict[str, Any]) -> None:

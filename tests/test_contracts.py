@@ -170,7 +170,7 @@ METRICS = {
     "parameters": {"total": 83, "trainable": 83},
     "epochs": 3,
     "metrics": {split: {"loss": 0.1, "accuracy": 1.0, "f1_macro": 1.0} for split in paths.SPLITS},
-    "per_class": {"setosa": {"precision": 1.0, "recall": 1.0, "f1": 1.0, "rows": 10}},
+    "per_class": {name: {"precision": 1.0, "recall": 1.0, "f1": 1.0, "rows": 10} for name in ("setosa", "versicolor")},
     "slices": {},
     "probes": {},
 }
@@ -270,6 +270,36 @@ def test_the_report_does_not_believe_metrics_that_contradict_themselves(workspac
     edit(path, *keys, to=value)
     found = read_artifacts("iris_mlp")
     assert found.metrics is None
+    assert any(told in sentence for sentence in found.missing)
+
+
+def frame(**changed: object) -> pd.DataFrame:
+    columns = {f"probability {name}": [0.5, 0.5] for name in METRICS["per_class"]}
+    return pd.DataFrame({"index": [1, 2], "true": [0, 1], "predicted": [1, 0], **columns, **changed})
+
+
+@pytest.mark.parametrize(
+    ("predictions", "told"),
+    [
+        (frame(true=[0, 2]), "true holds other than 0 to 1"),
+        (frame(predicted=[0.5, 1]), "predicted holds other than 0 to 1"),
+        (frame(index=[1, 150]), "index holds numbers of no raw row"),
+        (frame(index=[-1, 2]), "index holds numbers of no raw row"),
+        (frame().drop(columns="probability setosa"), "probability setosa missing"),
+        (frame(**{"probability setosa": ["a", "b"]}), "probability setosa holds other than finite numbers"),
+    ],
+)
+def test_predictions_that_are_not_those_of_the_metrics_are_left_out(prepared, predictions, told):
+    folder = paths.artifacts_folder("iris_mlp")
+    folder.mkdir(parents=True)
+    raw = read_provenance(get_dataset("iris"))
+    made_of = {"source": raw["source"], "raw_sha256": raw["sha256"]}
+    (folder / "metrics.json").write_text(json.dumps(METRICS | made_of))
+    frame().to_parquet(folder / "predictions.parquet")
+    assert read_artifacts("iris_mlp").predictions is not None
+    predictions.to_parquet(folder / "predictions.parquet")
+    found = read_artifacts("iris_mlp")
+    assert found.predictions is None
     assert any(told in sentence for sentence in found.missing)
 
 

@@ -92,15 +92,16 @@ class Attempts:
 
 def read_artifacts(name: str) -> Artifacts:
     folder, stage, attempt = paths.artifacts_folder(name), f"train@{name}", Attempts()
+    metrics = attempt(read_metrics, name)
     return Artifacts(
         name=name,
-        metrics=attempt(read_metrics, name),
+        metrics=metrics,
         run=attempt(read_contract, folder / "run.json", RUN, stage),
         history=attempt(read_frame, pd.read_csv, folder / "history.csv", HISTORY, stage),
-        predictions=attempt(read_frame, pd.read_parquet, folder / "predictions.parquet", PREDICTIONS, stage),
+        predictions=attempt(read_predictions, folder / "predictions.parquet", stage, metrics),
         graph=attempt(read_graph, folder / "network" / "graph.json", stage),
-        filters=attempt(read_arrays, folder / "network" / "filters.npz", stage) or {},
-        maps=attempt(read_arrays, folder / "network" / "maps.npz", stage) or {},
+        filters=attempt(read_arrays, folder / "network" / "filters.npz", 4, stage) or {},
+        maps=attempt(read_arrays, folder / "network" / "maps.npz", 3, stage) or {},
         missing=attempt.missing,
     )
 
@@ -151,16 +152,49 @@ def read_frame(read: Callable[[Path], pd.DataFrame], path: Path, columns: tuple[
     return frame
 
 
-def read_arrays(path: Path, stage: str) -> dict[str, np.ndarray]:
-    """Read a file of NumPy's savez; raises UserError that names the stage to run when it is missing or damaged."""
+def read_predictions(path: Path, stage: str, metrics: dict[str, Any] | None) -> pd.DataFrame:
+    """Read what a model says of the test rows; raises UserError where that cannot be of the model with `metrics`."""
+    frame = read_frame(pd.read_parquet, path, PREDICTIONS, stage)
+    names = list(metrics["per_class"]) if metrics else []
+    chances = [f"probability {name}" for name in names]
+    refuse_without(path, tuple(chances), frame.columns, stage)
+    for name in ("true", "predicted", *chances):
+        if frame[name].dtype.kind not in "iuf" or not np.isfinite(frame[name]).all():
+            raise UserError(f"{path}: {name} holds other than finite numbers. Run `dvc repro --force {stage}`.")
+    for name in ("true", "predicted") if names else ():
+        if frame[name].dtype.kind not in "iu" or not frame[name].between(0, len(names) - 1).all():
+            raise UserError(f"{path}: {name} holds other than 0 to {len(names) - 1}. Run `dvc repro --force {stage}`.")
+    if frame["index"].min() < 0 or frame["index"].max() >= raw_rows(metrics):
+        raise UserError(f"{path}: index holds numbers of no raw row. Run `dvc repro --force {stage}`.")
+    return frame
+
+
+def raw_rows(metrics: dict[str, Any] | None) -> float:
+    """Return how many raw rows those are that a model was made from; infinity where they are not there."""
+    try:
+        raw = read_provenance(get_dataset(metrics["dataset"])) if metrics else {}
+    except UserError:
+        raw = {}
+    return raw["rows"] if metrics and raw.get("sha256") == metrics["raw_sha256"] else np.inf
+
+
+def read_arrays(path: Path, dimensions: int, stage: str) -> dict[str, np.ndarray]:
+    """Read a file of NumPy's savez; raises UserError that names the stage to run when it is missing or damaged.
+
+    dimensions: of each array, which holds numbers.
+    """
     refuse_unless_file(path)
     try:
         with np.load(path) as arrays:
-            return dict(arrays)
+            found = dict(arrays)
     except FileNotFoundError:
         raise missing(path, stage) from None
     except Exception as error:  # noqa: BLE001 - a damaged archive can raise anything
         raise UserError(f"{path}: {error}. Run `dvc repro --force {stage}`.") from None
+    for name, values in found.items():
+        if values.ndim != dimensions or not values.size or values.dtype.kind not in "iuf":
+            raise UserError(f"{path}: {name} is no array of {dimensions} dimensions. Run `dvc repro --force {stage}`.")
+    return found
 
 
 def read_parity(name: str) -> dict[str, Any] | None:
