@@ -1,9 +1,12 @@
 """What params.yaml may hold comes back from dvc.lock as it was; what would not is refused before a stage runs."""
 
+import subprocess
+
 import pytest
-from conftest import ROOT
+from conftest import DVC, ROOT
 from dvc.utils.serialize import dumps_yaml, loads_yaml
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as with_settings
 from hypothesis import strategies as st
 
 from config.errors import UserError
@@ -36,7 +39,7 @@ def deep(values: object, levels: int) -> object:
     return deep({"a": values}, levels - 1) if levels else values
 
 
-@settings(max_examples=200, deadline=None)
+@with_settings(max_examples=200, deadline=None)
 @given(values=st.dictionaries(KEYS, VALUES, max_size=3), levels=st.integers(0, DEEPEST))
 def test_whatever_is_not_refused_comes_back_from_what_dvc_writes(values, levels):
     models = {"models": {"a_model": deep(values, levels)}}
@@ -100,3 +103,14 @@ def test_an_alias_of_itself_is_one_message(workspace):
     with pytest.raises(UserError, match="nested more than 20 levels") as told:
         load_params()
     assert len(str(told.value)) < 500
+
+
+def test_dvc_repro_by_itself_records_nothing_of_such_a_label(prepared, settings):
+    subprocess.run([*DVC, "init", "--quiet", "--no-scm"], cwd=prepared, check=True)
+    put_in(prepared, "petals 2 x 0.5 cm:", f"{LONG}:")
+    command = [*DVC, "repro", "-s", "train@iris_perceptron"]
+    done = subprocess.run(command, cwd=prepared, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"probes: the key '{LONG[:40]}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (prepared / "dvc.lock").exists()
