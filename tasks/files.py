@@ -79,8 +79,8 @@ def staging(destination: Path, folder_of: Path) -> Iterator[Path]:
     """
     refuse_unwritable(paths.STAGING)
     refuse_unwritable(folder_of)
-    if not os.path.ismount(folder_of):
-        refuse_unwritable(folder_of.resolve().parent)
+    if folder_of == destination and not os.path.ismount(destination):
+        refuse_unwritable(destination.resolve().parent)
     refuse_behind_link(folder_of)
     slug = "-".join(destination.parts)
     folder, lock = paths.STAGING / slug, paths.STAGING / f"{slug}.lock"
