@@ -18,6 +18,8 @@ TMP = Path(".dvc/tmp")
 USERS = TMP / RWLOCK_FILE
 FILES = (Path("dvc.yaml"), Path(LOCK_FILE), paths.PARAMS, Path(".dvc/config"), TMP / "lock", USERS, TMP / RWLOCK_LOCK)
 FOLDERS = (Path(".dvc/cache"), TMP)
+# Of which DVC reads every file.
+READ = (paths.RAW, paths.PREPARED, paths.ARTIFACTS, paths.REPORTS)
 
 
 def mend_dvc_state() -> None:
@@ -29,6 +31,8 @@ def mend_dvc_state() -> None:
         refuse_unless_folder(folder)
     for file in FILES:
         refuse_unless_file(file)
+    for folder in READ:
+        refuse_special_files(folder)
     if not is_broken(USERS):
         return
     if users := dvc_processes():
@@ -42,6 +46,15 @@ def mend_dvc_state() -> None:
                 USERS.unlink()
     except LockError:
         raise UserError(f"{USERS} is damaged, and another process uses it. Remove it and run again.") from None
+
+
+def refuse_special_files(folder: Path) -> None:
+    """Raise UserError where a FIFO, a socket or a device lies below `folder`: DVC would wait for it for ever."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            file = Path(root, name)
+            if file.exists() and not file.is_file():
+                refuse_unless_file(file)
 
 
 def is_broken(file: Path) -> bool:

@@ -429,6 +429,17 @@ def test_what_is_no_file_is_told_by_name_and_never_waited_for(dvc_workspace, pat
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "path", [paths.raw_table("iris"), paths.PREPARED / "iris/x", paths.ARTIFACTS / "m/metrics.json"]
+)
+def test_dvc_is_not_given_a_fifo_to_read(dvc_workspace, path):
+    path.parent.mkdir(parents=True)
+    fifo(path)
+    with pytest.raises(UserError, match=rf"^{path} is a FIFO"):
+        read_plan([])
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("make", [fifo, Path.touch, dangling, circular])
 @pytest.mark.parametrize("name", ["data", "artifacts", "logs", "reports", ".staging", ".prefect"])
 def test_what_is_no_folder_is_told_by_name(workspace, name, make):
