@@ -219,7 +219,7 @@ def run_plainly(folder: Path, *words: str, before: Sequence[str] = ()) -> subpro
     command = [*before, sys.executable, "-B", "-m", *words]
     settings = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
     settings["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False, timeout=900)
 
 
 def assert_one_message(done: subprocess.CompletedProcess, *told: str) -> None:
