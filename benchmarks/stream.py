@@ -17,12 +17,15 @@ import pyarrow.parquet as pq
 
 from config import paths
 from config.params import load_params
-from tasks.files import read_table
+from tasks.files import read_json, read_table, write_json
 from tasks.prepare import GROUP_ROWS
 
 
 def write(folder: Path, copies: int) -> int:
-    """Write train.parquet of `copies` times the train and valid rows, row group by row group; return its rows."""
+    """Write train.parquet of `copies` times the train and valid rows, row group by row group; return its rows.
+
+    schema.json in `folder`, a copy of that of the rows, says so.
+    """
     parts = [read_table(paths.prepared_table("fashion_mnist", split), "") for split in ("train", "valid")]
     table = pa.concat_tables(parts).combine_chunks()
     doubled = pa.concat_tables([table, table.slice(0, GROUP_ROWS)]).combine_chunks()  # to cut across the end
@@ -31,6 +34,8 @@ def write(folder: Path, copies: int) -> int:
         for first in range(0, rows, GROUP_ROWS):
             group = doubled.slice(first % table.num_rows, min(GROUP_ROWS, rows - first))
             writer.write_table(group, row_group_size=GROUP_ROWS)
+    schema = read_json(folder / "schema.json", "")
+    write_json(folder / "schema.json", {**schema, "rows": {**schema["rows"], "train": rows}})
     return rows
 
 

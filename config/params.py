@@ -26,7 +26,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from config import paths
+from config.disk import refuse_unless_file
 from config.errors import UserError, unknown_name
+from config.lockable import refuse_unwritable
 
 
 class Section(BaseModel):
@@ -339,6 +341,7 @@ class Params(Section):
 
 def load_params(path: Path = paths.PARAMS) -> Params:
     """Read and validate `path`; raises UserError with one line for each fault."""
+    refuse_unless_file(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -360,6 +363,10 @@ def parse_params(text: str, path: Path) -> Params:
         raise UserError(f"{path}{line}: not valid YAML ({problem}).") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
+    try:
+        refuse_unwritable(values)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
     try:
         return Params.model_validate(values)
     except ValidationError as error:

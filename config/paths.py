@@ -11,6 +11,7 @@ CHECKPOINTS = Path("checkpoints")
 BASELINES = ARTIFACTS / "baselines"
 REPORTS = Path("reports")
 STAGING = Path(".staging")
+FOLDERS = (RAW, PREPARED, ARTIFACTS, LOGS, CHECKPOINTS, REPORTS, STAGING)
 
 SPLITS = ("train", "valid", "test")
 

@@ -5,7 +5,6 @@ in one message without a traceback; 130 interrupted.
 """
 
 import argparse
-import errno
 import inspect
 import logging
 import os
@@ -26,6 +25,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.results import get_result_store
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+from config.disk import explain
 from config.errors import UserError
 from config.params import load_params
 from flows.server import is_alive, owner_process, prefect_server
@@ -142,8 +142,8 @@ def telling_mistakes(interrupted: str = "interrupted; nothing was published.") -
     except KeyboardInterrupt:
         end(130, interrupted)
     except Exception as error:
-        if is_disk_full(error):
-            end(1, f"no space left on the disk: {last_line(error)}. Free some space and run again.")
+        if found := explain(error):
+            end(1, found)
         raise
 
 
@@ -219,8 +219,8 @@ def tell_errors_once() -> None:
 
     def shorten(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, UserError | KeyboardInterrupt) or is_disk_full(error):
-            record.exc_info, record.msg, record.args = None, "%s", (error,)
+        if isinstance(error, UserError | KeyboardInterrupt) or explain(error):
+            record.exc_info, record.msg, record.args = None, "%s", (explain(error) or error,)
             record.told_by_run = True
         elif isinstance(record.args, tuple):
             record.args = tuple(first_sentence(arg) if isinstance(arg, UserError) else arg for arg in record.args)
@@ -237,15 +237,6 @@ def tell_errors_once() -> None:
 
 def first_sentence(error: UserError) -> str:
     return str(error).split(". ")[0]
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Tell whether `error` comes from a full disk; TensorFlow, HDF5 and Arrow have exceptions of their own for it."""
-    while error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
-            return True
-        error = error.__cause__
-    return False
 
 
 def last_line(error: BaseException) -> str:

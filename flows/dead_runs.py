@@ -29,6 +29,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed
 
 from config.errors import UserError
+from flows.server import auth_settings
 from stages.workspace import claimed_workspace
 
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # set by Prefect's worker
@@ -41,7 +42,8 @@ MOST_PAGES = 50
 @contextmanager
 def server_client() -> Iterator[SyncPrefectClient]:
     """Yield a client of the server at PREFECT_API_URL, as the environment has it now."""
-    with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+    settings = {**auth_settings(), PREFECT_API_URL: os.environ["PREFECT_API_URL"]}
+    with temporary_settings(settings), get_client(sync_client=True) as client:
         yield client
 
 

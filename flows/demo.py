@@ -10,14 +10,20 @@ import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from config import paths
+from config.disk import refuse_unwritable
+from config.errors import UserError
 from config.params import load_params
 from flows.command_line import telling_mistakes
+from stages.workspace import refuse_unusable_folders
 
 DEMO = Path("demo")
 CODE = ("config", "datasets", "flows", "models", "stages", "tasks")
-FILES = ("dvc.yaml", "pyproject.toml")
+FILES = (".dvcignore", "dvc.yaml", "pyproject.toml")
+# Says that a folder was made here.
+MARK = ".heaviside-workspace"
 MOST_EPOCHS = 5
 DVC = [sys.executable, "-m", "dvc"]
 
@@ -48,8 +54,18 @@ def shorten(params: Path, epochs: int) -> None:
 
 
 def make_workspace(folder: Path, epochs: int) -> None:
-    """Make `folder` a workspace on the sample with a DVC repository of its own; an earlier one keeps its results."""
+    """Make `folder` a workspace on the sample with a DVC repository of its own; an earlier one keeps its results.
+
+    Raises UserError where `folder` holds something else.
+    """
+    refuse_unwritable(folder)
+    if folder.exists() and any(folder.iterdir()) and not is_workspace(folder):
+        raise UserError(
+            f"{folder} holds other files than a workspace of this project, whose code would replace those of the same "
+            "names. Move it away, or empty it, and run again."
+        )
     folder.mkdir(exist_ok=True)
+    (folder / MARK).touch()
     copy_workspace(folder)
     shorten(folder / paths.PARAMS, epochs)
     if not (folder / ".dvc").exists():
@@ -58,8 +74,19 @@ def make_workspace(folder: Path, epochs: int) -> None:
             subprocess.run([*DVC, "config", option, "false"], cwd=folder, check=True)
 
 
+def is_workspace(folder: Path) -> bool:
+    """Tell whether an earlier run, if one that did not come to its end, has made `folder`."""
+    kept = YAML(typ="safe")
+    try:
+        params = kept.load(folder / paths.PARAMS)
+    except (OSError, YAMLError):
+        params = None
+    return (folder / MARK).exists() or (isinstance(params, dict) and {"datasets", "models"} <= params.keys())
+
+
 def main() -> int:
     with telling_mistakes():
+        refuse_unusable_folders()
         load_params()
         return run_demo()
 

@@ -19,7 +19,7 @@ def prepare(dataset: str) -> None:
     provenance = read_provenance_task(chosen)
     table = read_raw_task(chosen, provenance["sha256"])
     prepared = prepare_task(chosen, params, table, provenance)
-    with staged_folder(paths.prepared_folder(dataset)) as folder:
+    with staged_folder(paths.prepared_folder(dataset), others="refuse") as folder:
         write_prepared_task(prepared, folder)
 
 

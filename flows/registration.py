@@ -16,7 +16,6 @@ from typing import Any
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import MissingFlowError, ObjectNotFound, PrefectHTTPStatusError, ScriptError
@@ -72,7 +71,6 @@ def register() -> None:
     address = os.environ["PREFECT_API_URL"]
     with temporary_settings({**auth_settings(), PREFECT_API_URL: address}), get_client(sync_client=True) as client:
         register_pool(client)
-        pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool_name()]))
         for deployment in deployments:
             try:
                 register_deployment(client, deployment, flows[deployment.name], pull_steps)

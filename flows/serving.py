@@ -25,8 +25,17 @@ from config.params import load_params
 from flows.dead_runs import end_all_dead_runs, end_dead_runs, server_client
 from flows.interrupts import ignore_signals
 from flows.nights import show
-from flows.registration import DEPLOYMENTS, environment, register
-from flows.server import ADDRESS, answers, bring_loopback_up, is_alive, prefect_server, start_keeper
+from flows.registration import DEPLOYMENTS, register
+from flows.server import (
+    ADDRESS,
+    answers,
+    bring_loopback_up,
+    client_environment,
+    how_to_sign_in,
+    is_alive,
+    prefect_server,
+    start_keeper,
+)
 from flows.services import LogWatch, last_lines, repeated_failures
 from flows.supervisor import (
     MARK,
@@ -40,6 +49,7 @@ from flows.supervisor import (
     say,
     start_guard,
 )
+from stages.workspace import refuse_unusable_folders
 
 POLL_SECONDS = 2  # how often the worker asks for runs
 LOOK_SECONDS = 0.5
@@ -49,6 +59,7 @@ LAST_ONE_SECONDS = 120  # that the processes of the last `make ui` get to end
 
 def serve(port: int) -> NoReturn:
     """Start everything, and end it when a signal comes (KeyboardInterrupt) or a part of it has ended (UserError)."""
+    refuse_unusable_folders()
     load_params()
     folder = PREFECT_HOME.value()
     with claimed_ui(folder, port) as lock:
@@ -147,7 +158,7 @@ def start(port: int, folder: Path, guard: subprocess.Popen) -> list[Part]:
     print("starting the worker ...", flush=True)
     worker_log = folder / "worker.log"
     worker = start_worker(worker_log)
-    print(f"Prefect UI: http://{ADDRESS}:{port}  (Ctrl-C ends it)", flush=True)
+    print(f"Prefect UI: http://{ADDRESS}:{port}  (Ctrl-C ends it)\n{how_to_sign_in()}", flush=True)
     server_log = folder / "server.log"
     return [Part("worker", worker, worker_log), Part("server", keeper, server_log), Part("guard", guard, server_log)]
 
@@ -157,7 +168,7 @@ def start_worker(log_path: Path) -> subprocess.Popen:
     with log_path.open("w") as log:
         return subprocess.Popen(
             [sys.executable, "-m", WORKER],
-            env=environment(),
+            env=client_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

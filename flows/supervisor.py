@@ -25,8 +25,7 @@ from prefect.states import Cancelling
 
 from config.errors import UserError
 from flows.dead_runs import RUN_ID, end_all_dead_runs, environment_of, server_client
-from flows.registration import environment
-from flows.server import ADDRESS, answers, start_keeper
+from flows.server import ADDRESS, answers, client_environment, start_keeper
 from stages.workspace import BEFORE
 
 MARK = "HEAVISIDE_UI"
@@ -211,7 +210,7 @@ def start_guard(port: int, lock: int) -> subprocess.Popen:
     """Start the guard of this process. lock: the file descriptor that shows others that this workspace has its UI."""
     command = [sys.executable, "-m", GUARD, str(os.getpid()), str(port)]
     return subprocess.Popen(
-        command, env=environment(), stdin=subprocess.DEVNULL, pass_fds=[lock], start_new_session=True
+        command, env=client_environment(), stdin=subprocess.DEVNULL, pass_fds=[lock], start_new_session=True
     )
 
 

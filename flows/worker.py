@@ -12,7 +12,6 @@ from contextlib import suppress
 from prefect.client.schemas.objects import FlowRun
 from prefect.workers.process import ProcessWorker
 
-from flows.command_line import set_environment
 from flows.registration import pool_name
 from flows.supervisor import stop_runs
 
@@ -48,6 +47,5 @@ async def work() -> None:
 
 
 if __name__ == "__main__":
-    set_environment()
     asyncio.run(work())
     sys.exit(0)

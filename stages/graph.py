@@ -12,6 +12,8 @@ from ruamel.yaml.error import YAMLError
 from config import paths
 from config.errors import UserError, unknown_name
 from stages import parsing  # noqa: F401
+from stages.dvc_state import mend_dvc_state
+from stages.lockfile import locked_stages
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def read_plan(targets: list[str]) -> Plan:
     A target is a stage, such as train@iris_mlp, or a group, such as train. Raises UserError for an unknown one, and
     where DVC cannot read the graph.
     """
+    mend_dvc_state()
     try:
         with Repo() as repo, lock_repo(repo):  # held from outside, it is one reading of the graph for all
             graph = get_active_graph(repo.index.graph)
@@ -68,5 +71,6 @@ def read_plan(targets: list[str]) -> Plan:
             needs = {stage.addressing: sorted(need.addressing for need in graph.successors(stage)) for stage in graph}
             status = repo.status(targets or None, with_deps=bool(targets))
     except DvcException as error:
+        locked_stages()  # raises where dvc.lock is the reason, and names the remedy
         raise UserError(f"DVC cannot read the graph: {error}") from None
     return Plan(order, {name: needs[name] for name in order}, {name for name in status if name in names})

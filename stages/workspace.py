@@ -2,15 +2,20 @@
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 
 from config import paths
+from config.disk import refuse_unless_file, refuse_unless_folder, refuse_unwritable
 from config.errors import UserError
 
 CLAIM = paths.STAGING / "workspace.lock"
+# In a path, DVC takes braces for places to fill in, and stores no bytes that are not UTF-8.
+UNUSABLE = re.compile("[{}\ud800-\udfff]")
 # Holds, while an experiment runs, the files that it changes as they were (stages/experiment.py).
 BEFORE = paths.STAGING / "before-experiment"
 # Set for the stages that a flow runs, which has claimed the workspace for them: its run's id.
@@ -56,6 +61,7 @@ def share_workspace_until_exit() -> None:
 
 @contextmanager
 def claim(kind: int, remedy: str) -> Iterator[None]:
+    refuse_unusable_folders()
     CLAIM.parent.mkdir(exist_ok=True)
     with CLAIM.open("a") as file:
         try:
@@ -63,6 +69,23 @@ def claim(kind: int, remedy: str) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"this workspace is in use by {users()}. {remedy}") from None
         yield
+
+
+def refuse_unusable_folders() -> None:
+    """Raise UserError where a file lies in a folder's place or the other way round, where nothing can be written, and
+    where DVC cannot work in the workspace's path.
+    """
+    root = str(Path.cwd())
+    if unusable := UNUSABLE.search(root):
+        raise UserError(
+            f"DVC cannot work in a folder whose path holds {unusable[0]!r}, as {root!r} does. Move or rename it."
+        )
+    for folder in paths.FOLDERS:
+        refuse_unless_folder(folder)
+    for folder in (paths.STAGING, Path(".prefect")):
+        refuse_unwritable(folder)
+    for file in (paths.PARAMS, CLAIM, Path("prefect.yaml")):
+        refuse_unless_file(file)
 
 
 def users() -> str:

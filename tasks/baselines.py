@@ -13,7 +13,7 @@ from config.params import Baseline
 from datasets import get_dataset
 from datasets.dataset import to_values
 from models.views import get_input_view, get_target_view
-from tasks.check import check_table
+from tasks.check import check_index, check_rows, check_table
 from tasks.evaluate import quantity_figures
 from tasks.examples import read_schema, true_class
 from tasks.files import read_table
@@ -39,6 +39,8 @@ def baseline(name: str, params: Baseline) -> tuple[dict, float]:
         path, stage = paths.prepared_table(params.dataset, split), f"prepare@{params.dataset}"
         prepared = read_table(path, stage)
         check_table(path, prepared, prepared_schema(dataset), stage)
+        check_rows(path, prepared.num_rows, schema["rows"][split], stage)
+        check_index(path, to_values(prepared[INDEX]), table.num_rows, stage)
         rows = table.take(prepared[INDEX])
         data[split] = (raw_features(rows, columns), raw_target(rows, dataset.target, target, schema))
     estimator = make_estimator(name, params, target.task)

@@ -41,6 +41,23 @@ def check_classes(path: Path, dataset: Dataset, target: np.ndarray, produced_by:
         )
 
 
+def check_rows(path: Path, found: int, stated: int, produced_by: str) -> None:
+    """Raise UserError unless a prepared table has as many rows as schema.json states."""
+    if found != stated:
+        raise UserError(f"{path}: {found} rows, but schema.json says {stated}. Run `dvc repro --force {produced_by}`.")
+
+
+def check_index(path: Path, index: np.ndarray, rows: int, produced_by: str) -> None:
+    """Raise UserError unless every number in `index`, int64, is that of a raw row, of which there are `rows`, and none
+    is there twice.
+    """
+    if index.min() < 0 or index.max() >= rows or len(np.unique(index)) < len(index):
+        raise UserError(
+            f"{path}: column 'index' does not hold the numbers of different raw rows, 0 to {rows - 1}. "
+            f"Run `dvc repro --force {produced_by}`."
+        )
+
+
 def not_finite(column: pa.ChunkedArray) -> int:
     """Count NaN and infinite values."""
     values = to_values(column)

@@ -7,7 +7,7 @@ training ends with is the same with them or without.
 import hashlib
 import json
 import logging
-import shutil
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +15,16 @@ import keras
 import numpy as np
 import pandas as pd
 
+from config.disk import refuse_unwritable
 from config.params import ModelParams
+from tasks.files import remove
 from tasks.stream import Split
 
 TASKS = Path(__file__).parent
 STEPS = ("batches.py", "fit.py", "fused.py", "hardware.py", "stream.py")
 CODE = [*sorted((TASKS.parent / "models").glob("*.py")), *(TASKS / step for step in STEPS)]
+# What `checkpoint_callbacks` and `open_checkpoints` write.
+OWN = re.compile(r"(best|epoch-\d{4,})\.(weights\.h5|keras)|history\.csv|last|training\.json")
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +54,7 @@ def checkpoint_callbacks(params: ModelParams, folder: Path) -> list[keras.callba
 
 
 def open_checkpoints(params: ModelParams, seed: int, how: Sequence[str], train: Split, folder: Path) -> None:
-    """Empty `folder`, unless the recipe says resume and it holds fewer epochs of the same training.
+    """Remove what training wrote into `folder`, unless the recipe says resume and it has fewer epochs of the same one.
 
     how: what else decides its digits, such as the precision.
     """
@@ -58,17 +62,43 @@ def open_checkpoints(params: ModelParams, seed: int, how: Sequence[str], train: 
     described = folder / "training.json"
     done = epochs_done(folder)
     if params.fit.resume and done:
-        same = described.exists() and json.loads(described.read_text(encoding="utf-8")) == training
+        same = read_training(described) == training and is_readable(folder)
         if same and done <= params.fit.epochs:
             logger.info("going on after epoch %d, from %s", done, folder)
             return
-        reason = "is of another recipe, other data or other code" if not same else f"has {done} epochs already"
+        reason = (
+            "is damaged, or of another recipe, other data or other code" if not same else f"has {done} epochs already"
+        )
         logger.info("starting at epoch 1: the checkpoint in %s %s", folder, reason)
-    shutil.rmtree(folder, ignore_errors=True)
+    for entry in own_entries(folder):
+        remove(entry)
     if params.fit.resume or params.fit.checkpoint:
-        folder.mkdir(parents=True)
+        refuse_unwritable(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     if params.fit.resume:
         described.write_text(json.dumps(training, indent=2), encoding="utf-8")
+
+
+def read_training(described: Path) -> object:
+    """Return what the checkpoint is of; None where that cannot be read, and nothing can be gone on from."""
+    try:
+        return json.loads(described.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def is_readable(folder: Path) -> bool:
+    """Tell whether the figures of the epochs that are done can be read."""
+    try:
+        read_history(folder)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def own_entries(folder: Path) -> list[Path]:
+    """Return what training has written into `folder`; whatever else lies there is the user's."""
+    return [entry for entry in folder.iterdir() if OWN.fullmatch(entry.name)] if folder.is_dir() else []
 
 
 def epochs_done(folder: Path) -> int:

@@ -14,9 +14,11 @@ from datasets import get_dataset
 from datasets.dataset import to_values
 from models import network_input
 from models.views import columns_needed, compute_inputs, get_target_view, get_weight_view
-from tasks.check import check_classes, check_table
-from tasks.files import read_json, read_table
-from tasks.prepare import INDEX, prepared_schema
+from tasks.check import check_classes, check_index, check_rows, check_table
+from tasks.contracts import fault, refuse_other_values
+from tasks.files import read_table
+from tasks.prepare import INDEX, prepared_schema, read_prepared_schema
+from tasks.raw import read_provenance
 
 Columns = dict[str, np.ndarray]  # name of a prepared column: values [rows] or [rows, ...]
 
@@ -65,8 +67,20 @@ def join(parts: Sequence[Examples]) -> Examples:
 
 
 def read_schema(dataset: str) -> dict:
-    """Read what `prepare` says of its tables: source, classes, rows, checksum of the raw rows."""
-    return read_json(paths.prepared_folder(dataset) / "schema.json", f"prepare@{dataset}")
+    """Read what `prepare` says of its tables: source, classes, rows, checksum of the raw rows.
+
+    Raises UserError where the data set's file, or the provenance of the raw rows, says otherwise.
+    """
+    path, stage, facts = paths.prepared_folder(dataset) / "schema.json", f"prepare@{dataset}", get_dataset(dataset)
+    schema = read_prepared_schema(facts)
+    if paths.raw_provenance(dataset).exists():
+        raw = read_provenance(facts)
+        made_of = {"source": raw["source"], "raw_sha256": raw["sha256"]}
+        refuse_other_values(path, stage, schema, made_of, str(paths.raw_provenance(dataset)))
+        if sum(schema["rows"].values()) != raw["rows"]:
+            told = f"are {sum(schema['rows'].values())} in all, but {paths.raw_provenance(dataset)} says {raw['rows']}"
+            raise fault(path, stage, "rows", told)
+    return schema
 
 
 def read_examples(params: ModelParams, split: str) -> Examples:
@@ -75,10 +89,12 @@ def read_examples(params: ModelParams, split: str) -> Examples:
     Raises UserError when the file is missing, has other columns or types than `prepare` writes, no rows,
     or missing values, and when a view does not fit the data set.
     """
-    stage = f"prepare@{params.dataset}"
-    table = read_table(paths.prepared_table(params.dataset, split), stage)
-    columns = to_columns(params, table, paths.prepared_table(params.dataset, split))
-    return to_examples(params, columns, read_schema(params.dataset))
+    path, stage = paths.prepared_table(params.dataset, split), f"prepare@{params.dataset}"
+    table, schema = read_table(path, stage), read_schema(params.dataset)
+    columns = to_columns(params, table, path)
+    check_rows(path, table.num_rows, schema["rows"][split], stage)
+    check_index(path, columns[INDEX], sum(schema["rows"].values()), stage)
+    return to_examples(params, columns, schema)
 
 
 def to_columns(params: ModelParams, table: pa.Table, path: Path) -> Columns:

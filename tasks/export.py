@@ -15,16 +15,16 @@ import keras
 import numpy as np
 from prefect import task
 
-from config import paths
 from config.errors import UserError
 from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import to_values
 from models import MAIN_OUTPUT, named_outputs, network_input
 from models.views import columns_needed, compute_inputs
-from tasks.files import read_json, write_json
+from tasks.files import write_json
 from tasks.fresh import run_fresh
 from tasks.normalize import normalize
+from tasks.prepare import read_statistics
 from tasks.raw import read_raw
 from tasks.stream import Split
 
@@ -137,7 +137,9 @@ def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         given, returned = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         np.savez(given, **columns)  # type: ignore[arg-type]  # its stub takes every keyword for allow_pickle
-        arguments = [str(saved_model.resolve()), str(given), str(returned)]
+        # TensorFlow takes [ ] and the like in a path for a pattern: so its path, from where it is loaded, has none.
+        Path(folder, "saved_model").symlink_to(saved_model.resolve())
+        arguments = ["saved_model", "inputs.npz", "outputs.npz"]
         code, errors = run_fresh(LOADER, arguments, Path(folder))
         if code:
             if os.strerror(errno.ENOSPC) in errors:
@@ -145,11 +147,6 @@ def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[s
             raise UserError(f"{saved_model} does not load in a fresh process:\n{errors.strip()[-2000:]}")
         with np.load(returned) as outputs:
             return dict(outputs)
-
-
-def read_statistics(dataset: str) -> dict:
-    """Read the statistics that `prepare` normalised with."""
-    return read_json(paths.prepared_folder(dataset) / "normalization.json", f"prepare@{dataset}")
 
 
 def describe_origin(schema: dict, seed: int) -> dict:

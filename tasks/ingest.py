@@ -9,8 +9,9 @@ from prefect import task
 from config import paths
 from config.errors import SourceUnreachableError, UserError
 from datasets.dataset import Dataset, checksum
+from tasks.contracts import PROVENANCE, write_contract
 from tasks.download import NoAnswerError, download
-from tasks.files import write_json, write_table
+from tasks.files import write_table
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def provenance(dataset: Dataset, source: str, table: pa.Table) -> dict:
 def write_raw(dataset: Dataset, source: str, table: pa.Table, folder: Path) -> None:
     """Write the table and its provenance into `folder`."""
     write_table(folder / paths.raw_table(dataset.name).name, table)
-    write_json(folder / paths.raw_provenance(dataset.name).name, provenance(dataset, source, table))
+    facts = provenance(dataset, source, table)
+    write_contract(folder / paths.raw_provenance(dataset.name).name, PROVENANCE, facts)
     logger.info("%s: %d rows, %d columns", dataset.name, table.num_rows, table.num_columns)
 
 

@@ -15,9 +15,19 @@ from prefect import task
 from config import paths
 from config.errors import UserError
 from config.params import DatasetParams
+from datasets import get_dataset
 from datasets.dataset import SPLIT_COLUMN, Dataset, image_type, to_column, to_values
 from tasks.check import check_classes
-from tasks.files import write_json, write_table
+from tasks.contracts import (
+    NORMALIZATION,
+    PREPARED_SCHEMA,
+    check_prepared_schema,
+    check_statistics,
+    fault,
+    read_contract,
+    write_contract,
+)
+from tasks.files import write_table
 from tasks.normalize import Statistics, normalize, train_statistics
 from tasks.split import split_rows
 
@@ -49,7 +59,13 @@ def prepared_schema(dataset: Dataset) -> pa.Schema:
 
 
 def prepare(dataset: Dataset, params: DatasetParams, table: pa.Table, provenance: dict) -> Prepared:
-    """Split and normalise `table`. Raises UserError when a split would be empty or a class is unknown."""
+    """Split and normalise `table`. Raises UserError when a split would be empty or a class is unknown.
+
+    provenance: what `ingest` says of `table`.
+    """
+    if table.num_rows != provenance["rows"]:
+        path, told = paths.raw_provenance(dataset.name), f"is {provenance['rows']}, but there are {table.num_rows}"
+        raise fault(path, f"ingest@{dataset.name}", "rows", told)
     raw = {name: to_values(table[name]) for name in (*dataset.features, dataset.target)}
     target = raw.pop(dataset.target)
     check_classes(paths.raw_table(dataset.name), dataset, target, f"ingest@{dataset.name}")
@@ -90,6 +106,23 @@ def prepare(dataset: Dataset, params: DatasetParams, table: pa.Table, provenance
     return Prepared(tables, statistics, facts)
 
 
+def read_prepared_schema(dataset: Dataset) -> dict:
+    """Read what `prepare` says of its tables; raises UserError where the data set's file says otherwise."""
+    path, stage = paths.prepared_folder(dataset.name) / "schema.json", f"prepare@{dataset.name}"
+    schema = read_contract(path, PREPARED_SCHEMA, stage)
+    columns = {field.name: str(field.type) for field in prepared_schema(dataset)}
+    check_prepared_schema(path, stage, dataset, columns, schema)
+    return schema
+
+
+def read_statistics(dataset: str) -> Statistics:
+    """Read the statistics that `prepare` normalised with; raises UserError where one of them cannot be used."""
+    path, stage = paths.prepared_folder(dataset) / "normalization.json", f"prepare@{dataset}"
+    statistics = read_contract(path, NORMALIZATION, stage)
+    check_statistics(path, stage, get_dataset(dataset).prepared_columns, statistics)
+    return statistics
+
+
 def check_not_empty(dataset: Dataset, rows: dict[str, np.ndarray]) -> None:
     for split, taken in rows.items():
         if not len(taken):
@@ -115,8 +148,8 @@ def write_prepared(prepared: Prepared, folder: Path) -> None:
     """Write the tables, `normalization.json` and `schema.json` into `folder`."""
     for split, table in prepared.tables.items():
         write_table(folder / f"{split}.parquet", table, GROUP_ROWS)
-    write_json(folder / "normalization.json", prepared.statistics)
-    write_json(folder / "schema.json", prepared.schema)
+    write_contract(folder / "normalization.json", NORMALIZATION, prepared.statistics)
+    write_contract(folder / "schema.json", PREPARED_SCHEMA, prepared.schema)
     logger.info("%s: %s rows", prepared.schema["dataset"], prepared.schema["rows"])
 
 

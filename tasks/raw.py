@@ -7,7 +7,8 @@ from config import paths
 from config.errors import UserError
 from datasets.dataset import Dataset, checksum
 from tasks.check import check_table
-from tasks.files import read_json, read_table
+from tasks.contracts import PROVENANCE, check_provenance, read_contract
+from tasks.files import read_table
 
 
 def read_raw(dataset: Dataset, sha256: str) -> pa.Table:
@@ -28,12 +29,10 @@ def read_raw(dataset: Dataset, sha256: str) -> pa.Table:
 
 
 def read_provenance(dataset: Dataset) -> dict:
-    """Read what `ingest` says of the raw table."""
+    """Read what `ingest` says of the raw table; raises UserError where the data set's file says otherwise."""
     path, stage = paths.raw_provenance(dataset.name), f"ingest@{dataset.name}"
-    provenance = read_json(path, stage)
-    for key in ("source", "sha256", "class_names"):
-        if key not in provenance:
-            raise UserError(f"{path}: {key!r} is missing. Run `dvc repro --force {stage}`.")
+    provenance = read_contract(path, PROVENANCE, stage)
+    check_provenance(path, stage, dataset, provenance)
     return provenance
 
 

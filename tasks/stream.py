@@ -14,6 +14,7 @@ from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import to_values
 from models.views import get_target_view
+from tasks.check import check_rows
 from tasks.examples import Columns, Examples, class_weights, read_examples, read_schema, to_columns, to_examples
 from tasks.files import open_table
 from tasks.prepare import GROUP_ROWS
@@ -78,9 +79,10 @@ def open_split(params: ModelParams, split: str, memory: int) -> Split:
         groups = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
     if not rows:
         return read_examples(params, split)  # which says so
-    stream = Stream(params, path, rows, read_schema(params.dataset), {})
     if rows <= GROUP_ROWS:
         return read_examples(params, split)
+    stream = Stream(params, path, rows, read_schema(params.dataset), {})
+    check_rows(path, rows, stream.schema["rows"][split], stage)
     head = stream.head()
     size = rows * sum(values.nbytes for values in head.inputs.values()) // head.rows
     if size <= memory:

@@ -22,11 +22,36 @@ def publish(text: str) -> None:
         (folder / "file").write_text(text)
 
 
-def test_a_folder_is_replaced_whole():
+def test_what_a_stage_makes_is_replaced_whole():
     with staged_folder(Path("artifacts/m")) as folder:
-        (folder / "old").write_text("old")
+        (folder / "file").mkdir()
+        (folder / "file/old").write_text("old")
     publish("new")
-    assert [file.name for file in Path("artifacts/m").iterdir()] == ["file"]
+    assert Path("artifacts/m/file").read_text() == "new"
+
+
+def test_files_that_the_stage_did_not_make_are_kept():
+    publish("old")
+    Path("artifacts/m/notes.txt").write_text("mine")
+    Path("artifacts/m/own/deep").mkdir(parents=True)
+    Path("artifacts/m/own/deep/file").write_text("mine, too")
+    publish("new")
+    assert Path("artifacts/m/file").read_text() == "new"
+    assert Path("artifacts/m/notes.txt").read_text() == "mine"
+    assert Path("artifacts/m/own/deep/file").read_text() == "mine, too"
+
+
+def test_a_folder_that_is_one_output_is_not_replaced_over_files_of_the_user():
+    with staged_folder(Path("data/prepared/iris"), others="refuse") as folder:
+        (folder / "train.parquet").write_text("old")
+    Path("data/prepared/iris/notes.txt").write_text("mine")
+    with (
+        pytest.raises(UserError, match=r"data/prepared/iris holds notes\.txt"),
+        staged_folder(Path("data/prepared/iris"), others="refuse") as folder,
+    ):
+        (folder / "train.parquet").write_text("new")
+    assert Path("data/prepared/iris/notes.txt").read_text() == "mine"
+    assert Path("data/prepared/iris/train.parquet").read_text() == "old"
 
 
 def test_a_failure_leaves_the_previous_folder_and_no_rubbish():
@@ -67,7 +92,7 @@ def test_an_interrupt_between_the_two_renames_puts_the_previous_folder_back(monk
     rename = Path.replace
 
     def interrupted(self, target):
-        if self.name == "new":
+        if self.name == "new" and Path(target).name == "m":
             raise KeyboardInterrupt
         return rename(self, target)
 
@@ -84,6 +109,51 @@ def test_a_kill_between_the_two_renames_is_mended_by_the_next_run():
     with contextlib.suppress(RuntimeError), staged_folder(Path("artifacts/m")):
         raise RuntimeError
     assert Path("artifacts/m/file").read_text() == "before"
+
+
+def killed_between_two_parts() -> None:
+    rename = Path.replace
+
+    def killed(self, target):
+        if self.name == "b" and self.parent.name == "new":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(self, target)
+
+    Path.replace = killed  # type: ignore[method-assign]  # of the forked process alone
+    publish_parts("new")
+
+
+def publish_parts(text: str) -> None:
+    with staged_files(Path("data/raw"), "d") as folder:
+        for name in ("a", "b"):
+            (folder / name).write_text(text)
+
+
+def test_files_that_belong_together_come_back_together_after_a_kill_between_them():
+    publish_parts("old")
+    process = multiprocessing.get_context("fork").Process(target=killed_between_two_parts)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    with contextlib.suppress(RuntimeError), staged_files(Path("data/raw"), "d"):
+        raise RuntimeError
+    assert {file.name: file.read_text() for file in Path("data/raw").iterdir()} == {"a": "old", "b": "old"}
+
+
+def test_files_that_belong_together_stay_together_where_one_cannot_be_moved(monkeypatch):
+    publish_parts("old")
+    rename = Path.replace
+
+    def failing(self, target):
+        if self.name == "b" and self.parent.name == "new":
+            raise PermissionError(13, "Permission denied", str(self))
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", failing)
+        with pytest.raises(PermissionError):
+            publish_parts("new")
+    assert {file.name: file.read_text() for file in Path("data/raw").iterdir()} == {"a": "old", "b": "old"}
 
 
 def test_two_writers_of_one_output_exclude_each_other():

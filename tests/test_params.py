@@ -83,7 +83,7 @@ def test_a_file_that_is_not_a_mapping_is_refused(workspace, text, told):
 def test_a_folder_in_its_place_is_refused(workspace):
     (workspace / "params.yaml").unlink()
     (workspace / "params.yaml").mkdir()
-    with pytest.raises(UserError, match=r"params\.yaml cannot be read"):
+    with pytest.raises(UserError, match=r"params\.yaml is a folder"):
         load_params()
 
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from config.errors import UserError
 from config.params import load_params
+from datasets import get_dataset
 from tasks.report import report
 from tasks.report.charts import drawn_beside
 from tasks.report.classification import calibration, confusion, worst_mistakes
@@ -408,7 +409,7 @@ def test_files_that_are_not_what_they_should_be_give_a_page_that_says_so(broken,
     folder = make_report(broken)
     for name, told in (
         ("iris_mlp", "history.csv: no rows."),
-        ("housing_mlp", "metrics.json: dataset, task,"),
+        ("housing_mlp", "metrics.json: name: is missing."),
         ("fashion_mlp", "run.json not found."),
     ):
         show(browser, folder / f"models/{name}.html")
@@ -420,7 +421,8 @@ def test_files_that_are_not_what_they_should_be_give_a_page_that_says_so(broken,
 
 def test_sample_and_real_figures_side_by_side_are_told_apart(broken, browser):
     path = broken / "artifacts/iris_mlp/metrics.json"
-    path.write_text(path.read_text().replace('"source": "sample"', '"source": "real"'))
+    measured = json.loads(path.read_text()) | {"source": "real", "raw_sha256": get_dataset("iris").sha256}
+    path.write_text(json.dumps(measured))
     folder = make_report(broken)
     show(browser, folder / "index.html")
     assert "What is marked as sample says nothing about the real data sets." in texts(browser, ".sample")[0]

@@ -236,6 +236,19 @@ def test_only_the_latest_logs_are_kept_and_a_failed_runs_are_removed(workspace):
     assert sorted((workspace / "logs/m").iterdir()) == kept
 
 
+def test_a_folder_of_the_user_among_the_logs_stays(workspace):
+    own = [workspace / "logs/m" / name for name in ("00-best", "20240101", "20240101-000000-000000")]
+    for folder in own:
+        folder.mkdir(parents=True)
+        (folder / "notes.txt").write_text("mine")
+    for _ in range(KEPT_RUNS + 2):
+        with run_logs("m", Stopwatch().began) as folder:
+            (folder / "train").mkdir(parents=True)
+            (folder / "train/events.out.tfevents.1.host").touch()
+    assert all((folder / "notes.txt").read_text() == "mine" for folder in own)
+    assert len(list((workspace / "logs/m").iterdir())) == KEPT_RUNS + len(own)
+
+
 def check_and_train(name: str) -> None:
     check_recipe(name, load_params().model(name))
     train(name)

@@ -7,6 +7,7 @@ from typing import Any
 from config import paths
 from config.params import Params
 from datasets import get_dataset
+from tasks import contracts
 from tasks.report.figures import MAIN_FIGURE, verdict
 from tasks.report.model import comparable_notes, is_out_of_date
 from tasks.report.read import Artifacts, Data
@@ -105,7 +106,7 @@ def describe_row(params: Params, name: str, measured: dict | None, committed: di
         "file": paths.BASELINES / "metrics.json" if baseline else paths.artifacts_folder(name) / "metrics.json",
         "way": [name] if baseline else [],
         "verdict": verdict(measured["metrics"], measured["notes"] or {}, figure, more_is_better) if measured else None,
-        "before": before["metrics"]["test"].get(figure) if before and same else None,
+        "before": before["metrics"].get("test", {}).get(figure) if before and same else None,
         "best": False,
     }
 
@@ -163,6 +164,8 @@ def last_committed() -> dict[str, Any] | None:
         if not commit:
             return None
         text = subprocess.run(["git", "show", f"{commit}:./{path}"], capture_output=True, text=True, check=True).stdout
-        return {"commit": commit, "models": {row["name"]: row for row in json.loads(text)}}
-    except (OSError, subprocess.CalledProcessError, ValueError):
+        rows = json.loads(text)
+        contracts.SUMMARY.validate_python(rows)
+        return {"commit": commit, "models": {row["name"]: row for row in rows}}
+    except (OSError, subprocess.CalledProcessError, ValueError, RecursionError):
         return None

@@ -1,0 +1,102 @@
+"""What DVC can write into dvc.lock and read back: parameters that it could not are refused before a stage runs.
+
+DVC writes dvc.lock in lines of 80 characters. Of what is longer it breaks some, a key with spaces for one, so that it
+cannot read the file any more, nor write anything that is in it. What fits into a line is safe; the rest is tried.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+WIDTH = 80
+# Where dvc.lock has the parameters: below `stages`, the stage, `params` and `params.yaml`.
+FIRST_COLUMN = 8
+INDENT = 2
+DEEPEST = 20
+# A stage names its parameters by one to three keys, such as models.iris_mlp.build, which are one key in dvc.lock.
+JOINED = (1, 2, 3)
+PLAIN = (str, bool, int, float, type(None))
+ESCAPED = str.maketrans(dict.fromkeys("\"'\\", "xx"))  # these take two characters
+
+
+def refuse_unwritable(values: Any) -> None:
+    """Raise ValueError, naming key and reason, where `values`, the content of params.yaml, would harm dvc.lock."""
+    for fault in faults(values, (), set()):
+        raise ValueError(fault)
+
+
+def faults(values: Any, path: tuple[Any, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Yield a sentence for each value that cannot be kept. path: the keys, and numbers in lists, that lead to `values`.
+    seen: what was looked at, by identity and depth, for an alias of YAML may repeat a value.
+    """
+    here = ".".join(map(str, path))
+    if len(path) > DEEPEST:
+        yield f"{shorten(here)}: nested more than {DEEPEST} levels deep"
+        return
+    if isinstance(values, dict | list):
+        if (id(values), len(path)) in seen:
+            return
+        seen.add((id(values), len(path)))
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if told := fault_of_key(key, path):
+                yield f"{here + ': ' if here else ''}the key {shorten(repr(key))} {told}"
+                return
+            yield from faults(value, (*path, key), seen)
+    elif isinstance(values, list):
+        for number, value in enumerate(values):
+            yield from faults(value, (*path, number), seen)
+    elif told := fault_of_value(values, path):
+        yield f"{here}: {told}, got {shorten(repr(values))}"
+
+
+def fault_of_key(key: Any, path: tuple[Any, ...]) -> str | None:
+    if not isinstance(key, PLAIN):
+        return "is neither a text nor a number"
+    if isinstance(key, float) and not math.isfinite(key):
+        return "is not a finite number"
+    if (
+        not isinstance(key, str)
+        or fits(key, len(path))
+        or all(comes_back({key: inner}, path) for inner in (1, {"a": 1}))
+    ):
+        return None
+    return "is one that DVC cannot read back from dvc.lock. Give a shorter one, of letters and digits"
+
+
+def fault_of_value(value: Any, path: tuple[Any, ...]) -> str | None:
+    if not isinstance(value, PLAIN):
+        return "expected a text, a number, true, false or null (a date needs quotes)"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "expected a finite number"
+    key = str(path[-1]) if path else ""
+    if not isinstance(value, str) or fits(key + value, len(path)) or comes_back(value, path):
+        return None
+    return "DVC cannot read it back from dvc.lock; expected a shorter text, of letters and digits"
+
+
+def fits(text: str, depth: int) -> bool:
+    """Tell whether `text` takes no more than the rest of a line; quotes and a colon may come with it."""
+    return text.isprintable() and FIRST_COLUMN + INDENT * depth + len(text.translate(ESCAPED)) + 6 <= WIDTH
+
+
+def comes_back(value: Any, path: tuple[Any, ...]) -> bool:
+    """Tell whether DVC writes `value` into dvc.lock, at its place there, so that it reads the same."""
+    from dvc.utils.serialize import dumps_yaml, loads_yaml  # late: it is seldom needed
+
+    for joined in JOINED:
+        lock = value
+        for step in reversed(path[joined:]):
+            lock = [lock] if isinstance(step, int) else {step: lock}
+        lock = {".".join(map(str, path[:joined])): lock} if path else lock
+        lock = {"stages": {"stage": {"params": {"params.yaml": lock}}}}
+        try:
+            if any(loads_yaml(dumps_yaml(lock), typ=kind) != lock for kind in ("safe", "rt")):
+                return False
+        except Exception:  # noqa: BLE001 - whatever the parser makes of it, it is not the same
+            return False
+    return True
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= WIDTH else f"{text[:WIDTH]}…"
