@@ -37,12 +37,14 @@ class Fitted:
     """A trained model, and the value of every logged figure after each epoch.
 
     precision, execution: which `hardware.precision` and `hardware.execution` it was trained with.
+    precision_reason: why that precision, in words.
     epoch_ends: by `time.perf_counter`, of the epochs that this process ran.
     """
 
     model: keras.Model
     history: dict[str, list[float]]
     precision: str
+    precision_reason: str
     execution: str
     epoch_ends: list[float]
 
@@ -72,7 +74,7 @@ def fit(
     check_network(name, model, params, shapes)
     outputs = list(output_shapes(model, shapes))
     steps = math.ceil(train.rows / params.fit.batch_size)
-    precision = choose_precision(hardware.precision, model)
+    precision, why = choose_precision(hardware, model)
     trained = model
     with training_scope(precision, strategy := data_parallel()):
         if strategy or precision != "float32":
@@ -84,6 +86,7 @@ def fit(
         execution = choose_execution(hardware.execution, trained, params.fit, steps * params.fit.epochs)
         compile_model(trained, params, outputs, steps, execution)
     logger.info("%s: %d parameters, %d rows, %s, %s", name, model.count_params(), train.rows, precision, execution)
+    logger.info("%s: precision %s, %s", name, precision, why)
     open_checkpoints(params, seed, [precision, execution], train, checkpoints)
     if logs:
         log_graph(trained, train, logs)
@@ -103,7 +106,7 @@ def fit(
         model.set_weights(trained.get_weights())
     figures = read_history(checkpoints) if params.fit.resume else history.history
     plain = {plain_name(figure): values for figure, values in figures.items()}
-    return Fitted(model, plain, precision, execution, clock.ends)
+    return Fitted(model, plain, precision, why, execution, clock.ends)
 
 
 @contextmanager
