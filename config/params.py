@@ -518,15 +518,20 @@ def parse_values(text: str, path: Path) -> Any:
         raise UserError(f"{path}: values within values, more than {MOST_DEPTH} deep.") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
+    check_values(values, path)
+    return values
+
+
+def check_values(values: Any, path: Path) -> None:
+    """Raise UserError where there are too many values, or too deep ones, or one that DVC or Hydra would replace."""
     for number, (key, value) in enumerate(every_value(values), start=1):
         if number > MOST_VALUES:
             raise UserError(f"{path} has more than {MOST_VALUES:,} values.")
+        if len(key) > MOST_DEPTH:
+            raise UserError(f"{path}: values within values, more than {MOST_DEPTH} deep.")
         if isinstance(value, str) and "${" in value:
-            where = ".".join(key)
-            raise UserError(
-                f"{path}: {where}: ${{...}} is not replaced; write the value. Got {shortened(repr(value))}."
-            )
-    return values
+            got = f"got {shortened(repr(value))}"
+            raise UserError(f"{path}: {'.'.join(key)}: ${{...}} is not replaced, write the value itself; {got}.")
 
 
 def check_aliases(events: Iterator[Event], path: Path) -> None:
@@ -560,8 +565,6 @@ def check_aliases(events: Iterator[Event], path: Path) -> None:
 def every_value(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield every key and every value of what YAML has read, each with the keys that lead to it."""
     yield key, value
-    if len(key) > MOST_DEPTH:
-        raise RecursionError
     if isinstance(value, dict):
         for name, part in value.items():
             yield (*key, str(name)), name
@@ -578,9 +581,8 @@ def fault_lines(path: Path, error: ValidationError) -> list[str]:
         key = ".".join(shortened(str(part)) for part in fault["loc"] if part != "[key]")
         message = fault["msg"].removeprefix("Value error, ")
         value = fault["input"]
-        shown = (
-            "" if isinstance(value, dict | BaseModel) or repr(value) in message else f", got {shortened(repr(value))}"
-        )
+        told = isinstance(value, dict | BaseModel) or (isinstance(value, str) and repr(value) in message)
+        shown = "" if told else f", got {shortened(repr(value))}"
         lines.append(f"{path}: {key + ': ' if key else ''}{message}{shown}")
     if len(lines) > MOST_FAULTS:
         lines[MOST_FAULTS:] = [f"... and {len(lines) - MOST_FAULTS} more faults"]
