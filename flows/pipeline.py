@@ -40,10 +40,12 @@ from stages.experiment import experiment, own_workspace
 from stages.graph import Plan, read_plan, target_names
 from stages.lockfile import locked_stages, put_in_order
 from stages.machine import Machine, takes_gpu, this_machine, threads_of
+from stages.parsing import reading_instead
 from stages.processes import Emit, Stopped, import_ahead, open_processes, run, stop
 from stages.progress import Progress, show_progress, summary
 from stages.queue import DONE, Ending, Needs, Start, drive
 from stages.reproduce import reproduce
+from stages.settings import override
 from stages.workspace import ENDINGS_OF_RUN, PIPELINE_PROCESS, PIPELINE_RUN
 
 MOST_JOBS = 256
@@ -55,7 +57,8 @@ if TYPE_CHECKING:
 else:  # the choices that the UI offers
     names = target_names(Path(__file__).parents[1])
     Target = Literal[tuple(names)] if names else str
-Setting = Annotated[str, Field(pattern=r"^[+~]?[\w.]+(=.*)?$")]
+# A key, and a value without ${...}, which Hydra would replace.
+Setting = Annotated[str, Field(pattern=r"^(\+\+|\+|~)?[\w.]+(=([^$]|\$+[^${])*\$*)?$")]
 Jobs = Annotated[int, Field(ge=1, le=MOST_JOBS, description="the most stages at once")]
 
 
@@ -314,7 +317,9 @@ def main() -> int:
     with telling_mistakes(INTERRUPTED):
         with own_workspace():
             load_params()
-            plan = read_plan(given.targets)
+            changed = override(given.set) if given.set else None
+            with reading_instead(paths.PARAMS, changed):
+                plan = read_plan(given.targets)
         if given.dry:
             show_plan(plan, given.force)
             return 0
