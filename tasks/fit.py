@@ -21,7 +21,7 @@ from tasks.callbacks import EpochClock, LossRatio, ProgressLog, StopOnNonFiniteL
 from tasks.checkpoints import checkpoint_callbacks, open_checkpoints, read_history
 from tasks.hardware import choose_execution, choose_precision, data_parallel
 from tasks.prepare import GROUP_ROWS
-from tasks.recipe import check_network
+from tasks.recipe import check_network, check_size
 from tasks.stream import Split, telling_read_errors
 
 # Batches that a call runs where epochs are not fused; TensorFlow returns to Python in between.
@@ -65,10 +65,12 @@ def fit(
     source: "real", or "sample", which then stands in the network's own name. logs: folder for TensorBoard, or None.
     checkpoints: folder for what the recipe saves during training.
     The same seed on the same machine gives the same weights, bit for bit, whether in one go or resumed.
-    Raises UserError when the build arguments do not fit the family or the loss becomes NaN.
+    Raises UserError when the build arguments do not fit the family, the network does not fit into the memory, or the
+    loss becomes NaN.
     """
-    make_reproducible(seed)
     shapes = {key: rows.shape[1:] for key, rows in train.head().inputs.items()}
+    check_size(name, params, shapes, train.rows)
+    make_reproducible(seed)
     model = build_model(params.family, shapes, name, params.build, source)
     draw_weights(model, seed)
     check_network(name, model, params, shapes)
