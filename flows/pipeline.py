@@ -34,7 +34,14 @@ from pydantic import Field
 from config import paths
 from config.errors import UserError
 from config.params import Params, load_params
-from flows.command_line import parent_run, prepare_process, reporting, set_environment, telling_mistakes
+from flows.command_line import (
+    log_mistakes_once,
+    parent_run,
+    prepare_process,
+    reporting,
+    set_environment,
+    telling_mistakes,
+)
 from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
 from stages.experiment import experiment, own_workspace
 from stages.graph import Plan, read_plan, target_names
@@ -59,6 +66,8 @@ else:  # the choices that the UI offers
     Target = Literal[tuple(names)] if names else str
 # A key, and a value without ${...}, which Hydra would replace.
 Setting = Annotated[str, Field(pattern=r"^(\+\+|\+|~)?[\w.]+(=([^$]|\$+[^${])*\$*)?$")]
+# Empty, as a form sends it, is none.
+Address = Annotated[str, Field(pattern=r"^(([a-z]+://)?[^\s/]+:\d+)?$", description="of a Dask scheduler")]
 Jobs = Annotated[int, Field(ge=1, le=MOST_JOBS, description="the most stages at once")]
 
 
@@ -78,15 +87,16 @@ def pipeline(
     force: bool = False,
     jobs: Jobs | None = None,
     settings: list[Setting] | None = None,
-    runner: Runner = "local",
-    address: str | None = None,
+    address: Address | None = None,
 ) -> None:
     """Run what has changed of `targets`, stages or groups of dvc.yaml, and of all that they need; None: of everything.
 
     force: run them though nothing has changed. jobs: the most stages at once; None: as many as there are cores.
     settings: other parameters for this run, such as models.iris_mlp.fit.epochs=9, which makes it a DVC experiment.
-    runner: where the stages run: on this machine, or on the Dask cluster whose scheduler has `address`.
+    address: of the scheduler of a Dask cluster, such as tcp://host:8786, where the stages run; None: on this machine.
     """
+    log_mistakes_once()
+    runner: Runner = "dask" if address else "local"
     with own_workspace(), experiment(settings or [], targets or []):
         # An experiment puts the report back as it was, whatever became of it.
         run_graph(targets or [], force, jobs, runner, address, reports_failures=not settings)
@@ -295,7 +305,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--address", metavar="URL", help="of the Dask scheduler, such as tcp://host:8786")
     parser.add_argument("--dry", action="store_true", help="say what would be run, and run nothing")
     given = parser.parse_args()
-    if (given.runner == "dask") != (given.address is not None):
+    if (given.runner == "dask") != bool(given.address):
         parser.error("--runner dask and --address, of its scheduler, go together")
     if given.jobs is not None and not 1 <= given.jobs <= MOST_JOBS:
         parser.error(f"--jobs must be from 1 to {MOST_JOBS}, got {given.jobs}")
@@ -330,7 +340,7 @@ def main() -> int:
             import_ahead()
         keep_logs_off_the_terminal()
         with reporting(), parent_run(pipeline):
-            pipeline(given.targets, given.force, given.jobs, given.set, given.runner, given.address)
+            pipeline(given.targets, given.force, given.jobs, given.set, given.address)
     return 0
 
 
