@@ -43,7 +43,7 @@ from flows.command_line import (
     telling_mistakes,
 )
 from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
-from stages.experiment import experiment, own_workspace
+from stages.experiment import experiment, own_workspace, refuse_without_commits
 from stages.graph import Plan, read_plan, target_names
 from stages.lockfile import locked_stages, put_in_order
 from stages.machine import Machine, takes_gpu, this_machine, threads_of
@@ -328,6 +328,8 @@ def main() -> int:
         with own_workspace():
             load_params()
             changed = override(given.set) if given.set else None
+            if given.set and not given.dry:
+                refuse_without_commits()
             with reading_instead(paths.PARAMS, changed):
                 plan = read_plan(given.targets)
         if given.dry:
