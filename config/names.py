@@ -67,7 +67,13 @@ def build_arguments(root: Path, family: str) -> dict[str, bool] | None:
 def views(root: Path, dictionary: str) -> list[str] | None:
     """Return the keys of `dictionary` in `root`/models/views.py, where it is written down there as a whole."""
     module = read_module(root / "models/views.py")
-    if module is None or any(changes(node, dictionary) for node in ast.walk(module)):
+    return keys_of(module, dictionary) if module else None
+
+
+@lru_cache(maxsize=8)
+def keys_of(module: ast.Module, dictionary: str) -> list[str] | None:
+    """Return the keys of a dictionary that `module` writes down as a whole, and changes nowhere; else None."""
+    if any(changes(node, dictionary) for node in ast.walk(module)):
         return None
     for statement in module.body:
         if isinstance(statement, ast.Assign | ast.AnnAssign) and dictionary in names_bound(statement):

@@ -497,8 +497,9 @@ def parse_params(text: str, path: Path) -> Params:
         raise UserError("\n".join(fault_lines(path, error))) from None
 
 
+@lru_cache(maxsize=1)
 def parse_values(text: str, path: Path) -> Any:
-    """Return what `text`, of the file `path`, says in YAML: plain dictionaries, lists and values.
+    """Return what `text`, of the file `path`, says in YAML, in plain values that nobody may change.
 
     Raises UserError where it is not YAML, is too much, or refers to itself or to anything outside.
     """
