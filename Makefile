@@ -59,10 +59,13 @@ format: $(READY) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+figures: $(READY) ## what every model reaches on test, and what the experiments changed
+	$(BIN)/python -m flows.figures
+
 tensorboard: $(READY) ## show the training logs
 	$(BIN)/tensorboard --logdir logs
 
 lock: $(READY) ## pin every dependency of pyproject.toml anew
 	$(BIN)/python -m uv pip compile --quiet --universal --no-header --no-annotate --generate-hashes --upgrade --extra dev pyproject.toml -o requirements.lock
 
-.PHONY: help setup demo repro pipeline ui test bench check format tensorboard lock
+.PHONY: help setup demo repro pipeline ui test bench check format figures tensorboard lock

@@ -22,4 +22,9 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str) -> User
     choices = sorted(valid)
     close = get_close_matches(name, choices, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return UserError(f"unknown {kind} {name!r}.{hint} {where}: {', '.join(choices) or '(none)'}.")
+    return UserError(f"unknown {kind} {shortened(repr(name))}.{hint} {where}: {', '.join(choices) or '(none)'}.")
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Return `text`, of which a message shows at most so many characters, and how many it has."""
+    return text if len(text) <= most else f"{text[: most - 20]}... ({len(text)} characters)"

@@ -1,16 +1,19 @@
 """`params.yaml`, read once at the edge into typed, frozen objects.
 
 An unknown key, a wrong type or a value out of range is a `UserError` that names the key, the value
-and what would be valid.
+and what would be valid. So is a name that no file of datasets/ or models/ defines.
 """
 
 import os
+import re
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -19,16 +22,42 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    NodeEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
 
 from config import paths
 from config.disk import refuse_unless_file
-from config.errors import UserError, unknown_name
+from config.errors import UserError, shortened, unknown_name
 from config.lockable import refuse_unwritable
+from config.names import build_arguments, dataset_files, families, views
+
+# Far above what anybody trains here, and far below what ends with the memory or the patience.
+MOST_EPOCHS = 1_000_000
+MOST_BATCH = 1_000_000  # rows
+MOST_THREADS = 1024
+MOST_LISTED = 1000  # entries of a list, such as a network's layers
+MOST_SIZE = 2**31 - 1  # of a whole number that builds a network: TensorFlow's shapes hold no more
+MOST_BASELINE_UNITS = 10_000  # of a layer of scikit-learn's
+MOST_NAME = 64  # characters; a name is part of file names, and of keys that DVC writes into one line of dvc.lock
+MOST_NUMBER = 40  # characters of a share or a size
+# Of the file itself: characters, values with what its aliases stand for, and values within values.
+MOST_TEXT = 1_000_000
+MOST_VALUES = 100_000
+MOST_DEPTH = 50
+MOST_FAULTS = 20  # that are told at once
 
 
 class Section(BaseModel):
@@ -50,8 +79,11 @@ def parse_share(value: Any) -> Any:
     """Turn 0.25, or the text "1/12", into a `Fraction` between 0 and 1."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("expected a share such as 0.25 or 1/12")
+    text = str(value).replace(" ", "")
+    if len(text) > MOST_NUMBER or (isinstance(value, str) and "e" in text.lower()):  # 1e-999999999 fills the memory
+        raise ValueError("expected a share such as 0.25 or 1/12")
     try:
-        share = Fraction(str(value).replace(" ", ""))
+        share = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError("expected a share such as 0.25 or 1/12") from None
     if not 0 < share < 1:
@@ -66,7 +98,7 @@ def parse_memory(value: Any) -> Any:
     except ValueError:
         pass
     try:
-        size = int(TypeAdapter(ByteSize).validate_python(value))
+        size = int(TypeAdapter(ByteSize).validate_python(value)) if len(str(value)) <= MOST_NUMBER else 0
     except ValidationError:
         size = 0
     if isinstance(value, bool) or size <= 0 or "/" in str(value):  # of 3/2 GB, ByteSize takes the 3
@@ -74,10 +106,39 @@ def parse_memory(value: Any) -> Any:
     return size
 
 
+def check_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or len(name) > MOST_NAME:
+        raise ValueError(
+            f"a name has lower-case letters, digits and _, begins with a letter, and has at most {MOST_NAME} characters"
+        )
+    return name
+
+
+def check_sizes(value: Any) -> Any:
+    """Refuse, anywhere in `value`, a list or a whole number that no network or estimator can be built with."""
+    for part in parts_of(value):
+        if isinstance(part, list) and len(part) > MOST_LISTED:
+            raise ValueError(f"a list here has at most {MOST_LISTED} entries, not {len(part)}")
+        if isinstance(part, int) and abs(part) > MOST_SIZE:
+            raise ValueError(f"a whole number here is at most {MOST_SIZE}, not {shortened(str(part))}")
+    return value
+
+
+def parts_of(value: Any) -> Iterator[Any]:
+    """Yield `value`, and whatever it holds."""
+    yield value
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from parts_of(part)
+
+
 # NumPy and scikit-learn take seeds of 32 bits.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Names become file names, stage names, words of a command line, and scopes of a graph.
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Name = Annotated[str, AfterValidator(check_name)]
+Threads = Annotated[int, Field(gt=0, le=MOST_THREADS)]
+Epochs = Annotated[int, Field(gt=0, le=MOST_EPOCHS)]
+Arguments = Annotated[dict[str, Any], AfterValidator(check_sizes)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Task = Literal["regression", "binary", "multiclass"]
@@ -113,7 +174,9 @@ class Hardware(Section):
     device: Literal["auto", "cpu", "gpu"]  # auto: every GPU there is, else the processor
     precision: Precision  # of the arithmetic; the published model is float32 in any case
     execution: Execution  # xla, graph: an epoch as one program, by that compiler; batches: Keras' own loop
-    threads: Literal["auto"] | PositiveInt  # of the processor, for one training; see `training_threads`
+    threads: (
+        Literal["auto"] | Annotated[int, Field(gt=0, le=MOST_THREADS)]
+    )  # of the processor, for one training; see `training_threads`
     memory: Annotated[Fraction | int, BeforeValidator(parse_memory)]  # a split that takes more is streamed
 
     def training_threads(self, pictures: bool) -> int:
@@ -160,13 +223,13 @@ class Compile(Section):
     average: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of a moving average of the weights
     loss: Loss
     loss_weights: dict[Name, Weight] | None = None  # by output; None: each counts once
-    metrics: list[Metric] = []  # measured each epoch beside the task's own figure
+    metrics: list[Metric] = Field([], max_length=MOST_LISTED)  # measured each epoch beside the task's own figure
 
 
 class EarlyStopping(Section):
     """Stop when the loss on valid has not fallen for `patience` epochs."""
 
-    patience: PositiveInt
+    patience: Epochs
     restore_best: bool = True  # end with the weights of the best epoch, not of the last
 
 
@@ -180,8 +243,8 @@ class Checkpoint(Section):
 class Fit(Section):
     """What `keras.Model.fit` gets, and its callbacks."""
 
-    epochs: PositiveInt
-    batch_size: PositiveInt
+    epochs: Epochs
+    batch_size: Annotated[int, Field(gt=0, le=MOST_BATCH)]
     class_weight: Literal["balanced"] | dict[str, Weight] | None = None  # by name of the class, 1 for those not named
     sample_weight: str | None = None  # a view of models/views.py; multiplied by class_weight
     early_stopping: EarlyStopping | None = None
@@ -189,6 +252,11 @@ class Fit(Section):
     loss_ratio: bool = False  # log the loss on valid divided by that on train
     profile_batches: tuple[PositiveInt, PositiveInt] | None = None  # first and last batch that TensorBoard profiles
     resume: bool = False  # go on from the last epoch that an earlier run of this recipe finished
+
+    @field_validator("sample_weight")
+    @classmethod
+    def weight_exists(cls, name: str | None, info: ValidationInfo) -> str | None:
+        return name and known_view("weight", "WEIGHT_VIEWS", name, info)
 
     @field_validator("profile_batches", mode="before")
     @classmethod
@@ -227,15 +295,55 @@ class ModelParams(Section):
     family: str  # the module of models/ that builds it
     inputs: dict[Name, str] = Field(min_length=1)  # name of each input of the network: view of a prepared row
     target: str  # view of a prepared row that is learnt, by every output
-    build: dict[str, Any] = {}  # keyword arguments of the family's `build`
+    build: Arguments = {}  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
     probes: dict[str, dict[str, Number]] = {}  # label: a row in raw units on which the exported model is shown
+
+    @field_validator("family")
+    @classmethod
+    def family_exists(cls, name: str, info: ValidationInfo) -> str:
+        if info.context and (known := families(info.context)) and name not in known:
+            raise ValueError(unknown_name("family", name, known, "The families of models/"))
+        return name
+
+    @field_validator("inputs")
+    @classmethod
+    def input_views_exist(cls, inputs: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        for name in inputs.values():
+            known_view("input", "INPUT_VIEWS", name, info)
+        return inputs
+
+    @field_validator("target")
+    @classmethod
+    def target_view_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_view("target", "TARGET_VIEWS", name, info)
+
+    @field_validator("build")
+    @classmethod
+    def family_takes_arguments(cls, build: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        takes = build_arguments(info.context, info.data.get("family", "")) if info.context else None
+        if takes is None:
+            return build
+        for argument in build:
+            if argument not in takes:
+                raise ValueError(unknown_name("argument", argument, takes, f"{info.data['family']} takes"))
+        if missing := [argument for argument, required in takes.items() if required and argument not in build]:
+            raise ValueError(f"family {info.data['family']!r} needs {', '.join(missing)} here")
+        return build
 
     @model_validator(mode="after")
     def recipe_fits_task(self) -> "ModelParams":
         check_recipe_fits(self.task, self.compile, self.fit)
         return self
+
+
+def known_view(kind: str, dictionary: str, name: str, info: ValidationInfo) -> str:
+    """Return `name`; raises ValueError where `dictionary` of models/views.py has no such view."""
+    known = views(info.context, dictionary) if info.context else None
+    if known is not None and name not in known:
+        raise ValueError(unknown_name(f"{kind} view", name, known, "The views of models/views.py"))
+    return name
 
 
 def check_recipe_fits(task: str, compile: Compile, fit: Fit) -> None:
@@ -265,7 +373,7 @@ class Parity(Section):
 
     dataset: str  # the model's; dvc.yaml, which cannot look it up there, makes a dependency of it
     family: str  # likewise
-    seeds: list[Seed] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1, max_length=MOST_LISTED)
     normalizations: list[Normalization] = Field(min_length=1)  # the recipe is tried with each
     compile: Compile
     fit: Fit
@@ -279,7 +387,26 @@ class Baseline(Section):
     target: str
     estimator: Literal["dummy", "perceptron", "mlp"]
     standardise: bool = False
-    arguments: dict[str, Any] = {}  # keyword arguments of the estimator
+    arguments: Arguments = {}  # keyword arguments of the estimator
+
+    @field_validator("inputs")
+    @classmethod
+    def input_view_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_view("input", "INPUT_VIEWS", name, info)
+
+    @field_validator("target")
+    @classmethod
+    def target_view_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_view("target", "TARGET_VIEWS", name, info)
+
+    @field_validator("arguments")
+    @classmethod
+    def can_be_trained(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for argument, most in (("hidden_layer_sizes", MOST_BASELINE_UNITS), ("max_iter", MOST_EPOCHS)):
+            for part in parts_of(arguments.get(argument)):
+                if isinstance(part, int) and part > most:
+                    raise ValueError(f"{argument} is at most {most}, not {part}")
+        return arguments
 
 
 Figures = dict[Literal["train", "valid", "test", "probes"], dict[str, Number]]
@@ -296,6 +423,15 @@ class Params(Section):
     baselines: dict[Name, Baseline] = {}
     parity: dict[str, Parity] = {}
     notes: dict[str, Figures] = {}  # what the lecture notes print for a model, shown beside our figures
+
+    @field_validator("datasets")
+    @classmethod
+    def dataset_files_exist(cls, datasets: dict[str, DatasetParams], info: ValidationInfo) -> dict[str, DatasetParams]:
+        known = dataset_files(info.context) if info.context else []
+        for name in datasets if known else ():
+            if name not in known:
+                raise ValueError(unknown_name("dataset", name, known, "The files of datasets/"))
+        return datasets
 
     @model_validator(mode="after")
     def names_exist(self) -> "Params":
@@ -353,33 +489,109 @@ def load_params(path: Path = paths.PARAMS) -> Params:
 
 @lru_cache(maxsize=1)
 def parse_params(text: str, path: Path) -> Params:
-    """Validate `text`, what `path` holds; see `load_params`. Once for a stage, which asks more than once."""
+    """Validate `text`, what `path` holds; see `load_params`. Once for a stage, which asks more than once.
+
+    The names in it are looked up in the code beside `path`.
+    """
+    values = parse_values(text, path)
     try:
-        values = YAML(typ="safe", pure=True).load(text)
+        return Params.model_validate(values, context=path.absolute().parent)
+    except ValidationError as error:
+        raise UserError("\n".join(fault_lines(path, error))) from None
+
+
+@lru_cache(maxsize=1)
+def parse_values(text: str, path: Path) -> Any:
+    """Return what `text`, of the file `path`, says in YAML, in plain values that nobody may change.
+
+    Raises UserError where it is not YAML, is too much, or refers to itself or to anything outside.
+    """
+    if len(text) > MOST_TEXT:
+        raise UserError(f"{path} has {len(text):,} characters; at most {MOST_TEXT:,} are read.")
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        if "&" in text:  # an anchor
+            check_aliases(yaml.parse(text), path)
+        values = yaml.load(text)
     except YAMLError as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = f" line {mark.line + 1}" if mark else ""
         problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
         raise UserError(f"{path}{line}: not valid YAML ({problem}).") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: values within values, more than {MOST_DEPTH} deep.") from None
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
+    check_values(values, path)
     try:
         refuse_unwritable(values)
     except ValueError as error:
         raise UserError(f"{path}: {error}.") from None
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        raise UserError("\n".join(fault_lines(path, error))) from None
+    return values
+
+
+def check_values(values: Any, path: Path) -> None:
+    """Raise UserError where there are too many values, or too deep ones, or one that DVC or Hydra would replace."""
+    for number, (key, value) in enumerate(every_value(values), start=1):
+        if number > MOST_VALUES:
+            raise UserError(f"{path} has more than {MOST_VALUES:,} values.")
+        if len(key) > MOST_DEPTH:
+            raise UserError(f"{path}: values within values, more than {MOST_DEPTH} deep.")
+        if isinstance(value, str) and "${" in value:
+            got = f"got {shortened(repr(value))}"
+            raise UserError(f"{path}: {'.'.join(key)}: ${{...}} is not replaced, write the value itself; {got}.")
+
+
+def check_aliases(events: Iterator[Event], path: Path) -> None:
+    """Raise UserError where an alias refers to what it is in, or aliases stand for more than MOST_VALUES values."""
+    sizes: dict[str, int] = {}
+    inside: list[tuple[str | None, int]] = []  # what is not complete yet: its anchor, and its values so far
+    for event in events:
+        if isinstance(event, AliasEvent):
+            if event.anchor in [anchor for anchor, _ in inside]:
+                line = event.start_mark.line + 1
+                raise UserError(f"{path} line {line}: the alias *{shortened(event.anchor)} refers to what it is in.")
+            complete = event.anchor, sizes.get(event.anchor, 1)
+        elif isinstance(event, MappingStartEvent | SequenceStartEvent):
+            inside.append((event.anchor, 1))
+            continue
+        elif isinstance(event, MappingEndEvent | SequenceEndEvent):
+            complete = inside.pop()
+        elif isinstance(event, NodeEvent):
+            complete = event.anchor, 1
+        else:
+            continue
+        anchor, size = complete
+        if size > MOST_VALUES:
+            raise UserError(f"{path} has more than {MOST_VALUES:,} values, with what its aliases stand for.")
+        if anchor and not isinstance(event, AliasEvent):
+            sizes[anchor] = size
+        if inside:
+            inside[-1] = inside[-1][0], inside[-1][1] + size
+
+
+def every_value(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every key and every value of what YAML has read, each with the keys that lead to it."""
+    yield key, value
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield (*key, str(name)), name
+            yield from every_value(part, (*key, str(name)))
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from every_value(part, (*key, str(number)))
 
 
 def fault_lines(path: Path, error: ValidationError) -> list[str]:
     """Describe every fault as `file: key: what is wrong (the value)`."""
     lines = []
     for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"])
+        key = ".".join(shortened(str(part)) for part in fault["loc"] if part != "[key]")
         message = fault["msg"].removeprefix("Value error, ")
         value = fault["input"]
-        shown = "" if isinstance(value, dict | BaseModel) else f", got {value!r}"
+        told = isinstance(value, dict | BaseModel) or (isinstance(value, str) and repr(value) in message)
+        shown = "" if told else f", got {shortened(repr(value))}"
         lines.append(f"{path}: {key + ': ' if key else ''}{message}{shown}")
+    if len(lines) > MOST_FAULTS:
+        lines[MOST_FAULTS:] = [f"... and {len(lines) - MOST_FAULTS} more faults"]
     return lines

@@ -7,7 +7,7 @@ schema and classes, the checksum of the real rows, and how to generate the built
 from importlib import import_module
 from pkgutil import iter_modules
 
-from config.errors import unknown_name
+from config.errors import UserError, unknown_name
 from datasets.dataset import Dataset
 
 
@@ -16,7 +16,35 @@ def dataset_names() -> list[str]:
 
 
 def get_dataset(name: str) -> Dataset:
-    """Return the data set `name`; raises UserError with the valid names."""
+    """Return the data set `name`; raises UserError with the valid names, and where its file contradicts itself."""
     if name not in dataset_names():
         raise unknown_name("dataset", name, dataset_names(), "The data sets of datasets/")
-    return import_module(f"datasets.{name}").DATASET
+    dataset = getattr(import_module(f"datasets.{name}"), "DATASET", None)
+    wrong = what_is_wrong(name, dataset)
+    if wrong or dataset is None:
+        raise UserError(f"datasets/{name}.py: {wrong}. Mend it there and run again.")
+    return dataset
+
+
+def what_is_wrong(name: str, dataset: Dataset | None) -> str:
+    """Return in words what the file of data set `name` states that cannot be; "" where it can."""
+    if not isinstance(dataset, Dataset):
+        return "it defines no DATASET, a datasets.dataset.Dataset"
+    if dataset.name != name:
+        return f"DATASET has the name {dataset.name!r}, the file {name!r}"
+    columns = dataset.schema.names
+    named = {
+        "features": dataset.features,
+        "target": (dataset.target,),
+        "place": dataset.place or (),
+        **{f"derived[{key!r}]": derived.columns for key, derived in dataset.derived.items()},
+    }
+    for where, names in named.items():
+        for column in names:
+            if column not in columns:
+                return f"{where} names {column!r}; `schema` has {', '.join(columns)}"
+    if not dataset.features:
+        return "features is empty"
+    if dataset.class_names is not None and len(dataset.class_names) < 2:
+        return f"class_names has {len(dataset.class_names)} class, and two are the least"
+    return ""

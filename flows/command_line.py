@@ -218,12 +218,7 @@ def tell_errors_once() -> None:
     """
 
     def shorten(record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, UserError | KeyboardInterrupt) or explain(error):
-            record.exc_info, record.msg, record.args = None, "%s", (explain(error) or error,)
-            record.told_by_run = True
-        elif isinstance(record.args, tuple):
-            record.args = tuple(first_sentence(arg) if isinstance(arg, UserError) else arg for arg in record.args)
+        shorten_mistake(record)
         return not record.getMessage().startswith("View at")  # a private server has no pages
 
     def not_told(record: logging.LogRecord) -> bool:
@@ -235,12 +230,41 @@ def tell_errors_once() -> None:
         handler.addFilter(not_told)
 
 
+def shorten_mistake(record: logging.LogRecord) -> None:
+    """Make of a record with an error meant for the user one with its message alone."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, UserError | KeyboardInterrupt) or explain(error):
+        record.exc_info, record.msg, record.args = None, "%s", (explain(error) or error,)
+        record.told_by_run = True
+    elif isinstance(record.args, tuple):
+        record.args = tuple(first_sentence(arg) if isinstance(arg, UserError) else arg for arg in record.args)
+
+
+def log_mistakes_once() -> None:
+    """Have the log of this run, which a worker has started, show an error meant for the user once, as its message.
+
+    Prefect logs it where it was raised, in the run's last state, and where the run's process ends, with two tracebacks.
+    """
+
+    def once(record: logging.LogRecord) -> bool:
+        shorten_mistake(record)
+        if not hasattr(record, "told_by_run"):
+            if told and record.getMessage().startswith("Finished in state Failed"):
+                record.msg, record.args = "Finished in state Failed.", ()
+            return True
+        known = str(record.args) in told
+        told.add(str(record.args))
+        return not known
+
+    told: set[str] = set()
+    for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
+        logger = logging.getLogger(name)
+        if once.__name__ not in [getattr(known, "__name__", "") for known in logger.filters]:
+            logger.addFilter(once)
+
+
 def first_sentence(error: UserError) -> str:
     return str(error).split(". ")[0]
-
-
-def last_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1]
 
 
 if __name__ == "__main__":

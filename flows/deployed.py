@@ -15,6 +15,7 @@ from pydantic import Field
 from config import paths
 from config.errors import UserError
 from config.params import load_params
+from flows.command_line import log_mistakes_once
 from flows.demo import make_workspace
 from flows.pipeline import RUNNER, run_environment, run_graph
 from stages.experiment import experiment, own_workspace
@@ -23,10 +24,20 @@ from stages.workspace import PIPELINE_PROCESS
 SMOKE = Path(".smoke")
 MOST_EPOCHS = 10_000
 
+
+def model_names(root: Path) -> list[str]:
+    """Return the models of params.yaml; none where it has a fault, of which the run tells later."""
+    try:
+        return [*load_params(root / paths.PARAMS).models]
+    except UserError:
+        return []
+
+
 if TYPE_CHECKING:
     Model = str
 else:  # the choices that the UI offers
-    Model = Literal[tuple(load_params(Path(__file__).parents[1] / paths.PARAMS).models)]
+    names = model_names(Path(__file__).parents[1])
+    Model = Literal[tuple(names)] if names else str
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS, description="other than the recipe's: a DVC experiment")]
 
 
@@ -37,6 +48,7 @@ def train_model(model: Model, epochs: Epochs | None = None, force: bool = False)
     epochs: other than the recipe's, which makes the run an experiment: `dvc exp show` lists it, `dvc exp apply` takes
     it over, and the workspace is left as it was.
     """
+    log_mistakes_once()
     settings = [f"models.{model}.fit.epochs={epochs}"] if epochs else []
     targets = [f"train@{model}"]
     with own_workspace(), experiment(settings, targets):
@@ -49,6 +61,7 @@ def retrain(force: bool = False) -> None:
 
     The same data, code and parameters give the same models, so that nothing is trained without a reason.
     """
+    log_mistakes_once()
     with own_workspace():
         run_graph(["ingest"], True)
         run_graph([], force)
@@ -57,6 +70,8 @@ def retrain(force: bool = False) -> None:
 @flow(name="smoke")
 def smoke(epochs: Annotated[int, Field(ge=1, le=10)] = 1) -> None:
     """Run the whole graph on the built-in sample, in the folder .smoke/ of its own; no network is needed."""
+    log_mistakes_once()
+    load_params()
     make_workspace(SMOKE, epochs)
     environment = {**os.environ, **run_environment(), PIPELINE_PROCESS: str(os.getpid())}
     command = [sys.executable, "-m", "flows.pipeline", "--force"]

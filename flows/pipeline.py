@@ -30,6 +30,7 @@ from config.errors import UserError
 from config.params import Params, load_params
 from flows.command_line import (
     ignore_interrupts,
+    log_mistakes_once,
     parent_run,
     prepare_process,
     reporting,
@@ -37,14 +38,16 @@ from flows.command_line import (
 )
 from flows.server import reporting_environment
 from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
-from stages.experiment import experiment, own_workspace
+from stages.experiment import experiment, own_workspace, refuse_without_commits
 from stages.graph import Plan, read_plan, target_names
 from stages.lockfile import locked_stages, put_in_order
 from stages.machine import Machine, takes_gpu, this_machine, threads_of
+from stages.parsing import reading_instead
 from stages.processes import Emit, Stopped, import_ahead, open_processes, run, stop
 from stages.progress import Progress, show_progress, summary
 from stages.queue import DONE, Ending, Needs, Start, drive
 from stages.reproduce import reproduce
+from stages.settings import override
 from stages.workspace import ENDINGS_OF_RUN, PIPELINE_PROCESS, PIPELINE_RUN
 
 MOST_JOBS = 256
@@ -56,7 +59,10 @@ if TYPE_CHECKING:
 else:  # the choices that the UI offers
     names = target_names(Path(__file__).parents[1])
     Target = Literal[tuple(names)] if names else str
-Setting = Annotated[str, Field(pattern=r"^[+~]?[\w.]+(=.*)?$")]
+# A key, and a value without ${...}, which Hydra would replace.
+Setting = Annotated[str, Field(pattern=r"^(\+\+|\+|~)?[\w.]+(=([^$]|\$+[^${])*\$*)?$")]
+# Empty, as a form sends it, is none.
+Address = Annotated[str, Field(pattern=r"^(([a-z]+://)?[^\s/]+:\d+)?$", description="of a Dask scheduler")]
 Jobs = Annotated[int, Field(ge=1, le=MOST_JOBS, description="the most stages at once")]
 
 
@@ -74,15 +80,16 @@ def pipeline(
     force: bool = False,
     jobs: Jobs | None = None,
     settings: list[Setting] | None = None,
-    runner: Runner = "local",
-    address: str | None = None,
+    address: Address | None = None,
 ) -> None:
     """Run what has changed of `targets`, stages or groups of dvc.yaml, and of all that they need; None: of everything.
 
     force: run them though nothing has changed. jobs: the most stages at once; None: as many as there are cores.
     settings: other parameters for this run, such as models.iris_mlp.fit.epochs=9, which makes it a DVC experiment.
-    runner: where the stages run: on this machine, or on the Dask cluster whose scheduler has `address`.
+    address: of the scheduler of a Dask cluster, such as tcp://host:8786, where the stages run; None: on this machine.
     """
+    log_mistakes_once()
+    runner: Runner = "dask" if address else "local"
     with own_workspace(), experiment(settings or [], targets or []):
         # An experiment puts the report back as it was, whatever became of it.
         run_graph(targets or [], force, jobs, runner, address, reports_failures=not settings)
@@ -284,7 +291,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--address", metavar="URL", help="of the Dask scheduler, such as tcp://host:8786")
     parser.add_argument("--dry", action="store_true", help="say what would be run, and run nothing")
     given = parser.parse_args()
-    if (given.runner == "dask") != (given.address is not None):
+    if (given.runner == "dask") != bool(given.address):
         parser.error("--runner dask and --address, of its scheduler, go together")
     if given.jobs is not None and not 1 <= given.jobs <= MOST_JOBS:
         parser.error(f"--jobs must be from 1 to {MOST_JOBS}, got {given.jobs}")
@@ -306,7 +313,11 @@ def main() -> int:
     with telling_mistakes(INTERRUPTED):
         with own_workspace():
             load_params()
-            plan = read_plan(given.targets)
+            changed = override(given.set) if given.set else None
+            if given.set and not given.dry:
+                refuse_without_commits()
+            with reading_instead(paths.PARAMS, changed):
+                plan = read_plan(given.targets)
         if given.dry:
             show_plan(plan, given.force)
             return 0
@@ -317,7 +328,7 @@ def main() -> int:
             import_ahead()
         keep_logs_off_the_terminal()
         with reporting(), parent_run(pipeline):
-            pipeline(given.targets, given.force, given.jobs, given.set, given.runner, given.address)
+            pipeline(given.targets, given.force, given.jobs, given.set, given.address)
     return 0
 
 

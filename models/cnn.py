@@ -10,10 +10,10 @@ arXiv:1502.01852, 2015); the architecture is the notes'.
 """
 
 from collections.abc import Sequence
-from typing import NotRequired
+from typing import Annotated, NotRequired
 
 import keras
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from models import Shapes
@@ -27,7 +27,7 @@ class Block(TypedDict):
 
     filters: int
     kernel: int
-    convolutions: NotRequired[int]
+    convolutions: NotRequired[Annotated[int, Field(ge=1, le=100)]]
     depth_pool: NotRequired[int]  # pool the channels in groups of so many, after the picture
 
 

@@ -10,18 +10,15 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import NoSCM
-from dvc.utils.hydra import apply_overrides
 from prefect import get_run_logger
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from config import paths
 from config.errors import UserError
-from config.params import load_params
-from stages.graph import read_plan
+from stages.graph import open_repo, read_plan
 from stages.lockfile import LOCK_FILE
-from stages.lockfile import write as replace_text
+from stages.settings import override
 from stages.workspace import BEFORE, claimed_workspace
+from tasks.files import write_text
 
 # In BEFORE: copies of the files and folders, and `BackUp` of them.
 FILES, NOTES = "files", "notes.json"
@@ -53,7 +50,7 @@ def experiment(settings: list[str], targets: list[str]) -> Iterator[None]:
     changed = override(settings)
     try:
         back_up([str(paths.PARAMS), LOCK_FILE], changed)
-        replace_text(paths.PARAMS, changed)
+        write_text(paths.PARAMS, changed)
         back_up(outputs_of(read_plan(targets).order), changed)
         yield
         name = save(targets)
@@ -65,45 +62,9 @@ def experiment(settings: list[str], targets: list[str]) -> Iterator[None]:
 
 
 def refuse_without_commits() -> None:
-    with Repo() as repo:
+    with open_repo() as repo:
         if isinstance(repo.scm, NoSCM) or repo.scm.no_commits:
             raise UserError("an experiment needs git, where DVC keeps it: run `git init` and commit first.")
-
-
-def override(settings: list[str]) -> str:
-    """Return params.yaml with other values; raises UserError, naming what is wrong, where a setting does not fit."""
-    load_params()
-    values = YAML(typ="safe", pure=True).load(paths.PARAMS)
-    for setting in settings:
-        key, equals, _ = setting.partition("=")
-        if setting.startswith(("+", "~")):  # adds a key, takes one away
-            continue
-        if not equals or not has_key(values, key):
-            raise UserError(
-                f"--set {setting}: expected KEY=VALUE with a key of {paths.PARAMS}, such as seed=7, "
-                "or +KEY=VALUE to add one that it does not have."
-            )
-    paths.STAGING.mkdir(exist_ok=True)
-    draft = paths.STAGING / "params.draft.yaml"
-    shutil.copyfile(paths.PARAMS, draft)
-    told = f"--set {' '.join(settings)}"
-    try:
-        apply_overrides(draft, settings)
-        load_params(draft)
-        return draft.read_text(encoding="utf-8")
-    except (DvcException, ValueError, AssertionError, YAMLError) as error:
-        raise UserError(f"{told}: {error}") from None
-    except UserError as error:
-        raise UserError(f"{told}: {str(error).replace(f'{draft}: ', '')}") from None
-    finally:
-        draft.unlink()
-
-
-def has_key(values: object, key: str) -> bool:
-    first, _, rest = key.partition(".")
-    if not isinstance(values, dict) or first not in values:
-        return False
-    return not rest or has_key(values[first], rest)
 
 
 def save(targets: list[str]) -> str:
@@ -166,7 +127,8 @@ def put_back() -> None:
 
 
 def put_path_back(copy: Path, path: Path) -> None:
-    """Make `path` what `copy` is: a file, a folder, or nothing."""
+    """Make `path` what `copy` is: a file, a folder, or nothing. Of a link, what it leads to is made so."""
+    path = path.resolve() if path.is_symlink() else path
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

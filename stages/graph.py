@@ -1,16 +1,20 @@
 """The graph, as DVC reads it from dvc.yaml: which stages there are, what each needs, and which have changed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvc.exceptions import DvcException
+from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from dvc.scm import SCMError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from config import paths
 from config.errors import UserError, unknown_name
+from config.params import parse_values
 from stages import parsing  # noqa: F401
 from stages.dvc_state import mend_dvc_state
 from stages.lockfile import locked_stages
@@ -39,16 +43,32 @@ def target_names(root: Path) -> list[str]:
 
     Returns no name where one of them cannot be read; whoever runs the flow is told so later.
     """
-    yaml = YAML(typ="safe")
     try:
-        stages, params = yaml.load(root / "dvc.yaml")["stages"], dict(yaml.load(root / paths.PARAMS))
-    except (OSError, YAMLError, TypeError, ValueError):
+        stages = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
+        params = dict(parse_values((root / paths.PARAMS).read_text(encoding="utf-8"), paths.PARAMS))
+    except (OSError, YAMLError, TypeError, ValueError, UserError):
         return []
     names = []
     for group, stage in stages.items():
         section = stage.get("foreach", "").strip("${}")
         names += [group, *(f"{group}@{key}" for key in params.get(section, ()))]
     return names
+
+
+@contextmanager
+def open_repo() -> Iterator[Repo]:
+    """Yield DVC's view of this workspace; raises UserError where DVC or git does not know the folder."""
+    try:
+        repo = Repo()
+        _ = repo.scm
+    except NotDvcRepoError:
+        remedy = "run `git init` and `dvc init`, or `dvc init --no-scm` to do without git"
+        raise UserError(f"{Path.cwd()} is not a DVC repository: {remedy}.") from None
+    except SCMError:
+        remedy = "run `git init`, or `dvc config core.no_scm true` to do without git"
+        raise UserError(f"{Path.cwd()} is not in a git repository: {remedy}.") from None
+    with repo:
+        yield repo
 
 
 def read_plan(targets: list[str]) -> Plan:
@@ -59,7 +79,7 @@ def read_plan(targets: list[str]) -> Plan:
     """
     mend_dvc_state()
     try:
-        with Repo() as repo, lock_repo(repo):  # held from outside, it is one reading of the graph for all
+        with open_repo() as repo, lock_repo(repo):  # held from outside, it is one reading of the graph for all
             graph = get_active_graph(repo.index.graph)
             names = {stage.addressing for stage in graph}
             groups = {name.partition("@")[0] for name in names}

@@ -21,7 +21,7 @@ from tasks.callbacks import EpochClock, LossRatio, ProgressLog, StopOnNonFiniteL
 from tasks.checkpoints import checkpoint_callbacks, open_checkpoints, read_history
 from tasks.hardware import choose_execution, choose_precision, data_parallel
 from tasks.prepare import GROUP_ROWS
-from tasks.recipe import check_network
+from tasks.recipe import check_network, check_size
 from tasks.stream import Split, telling_read_errors
 
 # Batches that a call runs where epochs are not fused; TensorFlow returns to Python in between.
@@ -37,12 +37,14 @@ class Fitted:
     """A trained model, and the value of every logged figure after each epoch.
 
     precision, execution: which `hardware.precision` and `hardware.execution` it was trained with.
+    precision_reason: why that precision, in words.
     epoch_ends: by `time.perf_counter`, of the epochs that this process ran.
     """
 
     model: keras.Model
     history: dict[str, list[float]]
     precision: str
+    precision_reason: str
     execution: str
     epoch_ends: list[float]
 
@@ -63,16 +65,18 @@ def fit(
     source: "real", or "sample", which then stands in the network's own name. logs: folder for TensorBoard, or None.
     checkpoints: folder for what the recipe saves during training.
     The same seed on the same machine gives the same weights, bit for bit, whether in one go or resumed.
-    Raises UserError when the build arguments do not fit the family or the loss becomes NaN.
+    Raises UserError when the build arguments do not fit the family, the network does not fit into the memory, or the
+    loss becomes NaN.
     """
-    make_reproducible(seed)
     shapes = {key: rows.shape[1:] for key, rows in train.head().inputs.items()}
+    check_size(name, params, shapes, train.rows)
+    make_reproducible(seed)
     model = build_model(params.family, shapes, name, params.build, source)
     draw_weights(model, seed)
     check_network(name, model, params, shapes)
     outputs = list(output_shapes(model, shapes))
     steps = math.ceil(train.rows / params.fit.batch_size)
-    precision = choose_precision(hardware.precision, model)
+    precision, why = choose_precision(hardware, model)
     trained = model
     with training_scope(precision, strategy := data_parallel()):
         if strategy or precision != "float32":
@@ -84,6 +88,7 @@ def fit(
         execution = choose_execution(hardware.execution, trained, params.fit, steps * params.fit.epochs)
         compile_model(trained, params, outputs, steps, execution)
     logger.info("%s: %d parameters, %d rows, %s, %s", name, model.count_params(), train.rows, precision, execution)
+    logger.info("%s: precision %s, %s", name, precision, why)
     open_checkpoints(params, seed, [precision, execution], train, checkpoints)
     if logs:
         log_graph(trained, train, logs)
@@ -103,7 +108,7 @@ def fit(
         model.set_weights(trained.get_weights())
     figures = read_history(checkpoints) if params.fit.resume else history.history
     plain = {plain_name(figure): values for figure, values in figures.items()}
-    return Fitted(model, plain, precision, execution, clock.ends)
+    return Fitted(model, plain, precision, why, execution, clock.ends)
 
 
 @contextmanager

@@ -4,22 +4,42 @@ What `auto` chooses, and the measurements behind it, are in docs/speed.md.
 """
 
 import ctypes
+import hashlib
+import json
 import logging
+import os
 import platform
 import site
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
+import numpy as np
 import psutil
+from filelock import FileLock
 
 from config import paths
 from config.errors import UserError
-from config.params import Execution, Fit, Hardware, Precision
+from config.params import Execution, Fit, Hardware
 
 # Steps of a training after which compiling them by XLA has paid.
 XLA_STEPS = 5000
+
+# How often a training step in bfloat16 must fit into one in float32 to be worth its digits, and its place in a noise.
+BFLOAT16_MARGIN = 1.15
+MEASURED_PRECISIONS = ("float32", "mixed_bfloat16")
+# Of each precision: steps that compile and warm up, and steps that count.
+WARM_STEPS, MEASURED_STEPS = 3, 15
+# A measurement takes a few seconds, most of them TensorFlow's import; on a machine that does other work, minutes.
+MEASURE_SECONDS = 300
 
 # Bytes that malloc keeps of what is freed, and takes at once when it needs more.
 KEPT_BYTES = 64 * 2**20
@@ -119,19 +139,143 @@ def has_convolutions(model: keras.Model) -> bool:
     return any("Conv" in type(layer).__name__ for layer in model.layers)
 
 
-def choose_precision(chosen: Precision, model: keras.Model) -> str:
+class ChosenPrecision(NamedTuple):
+    """The dtype policy to train with, and why, in words."""
+
+    policy: str
+    reason: str
+
+
+def choose_precision(hardware: Hardware, model: keras.Model) -> ChosenPrecision:
     """Return the dtype policy to train `model` with.
 
-    auto: bfloat16 for convolutions where the device multiplies it in hardware (on a GPU without it, float16);
-    float32 for the rest, which is bound by memory and by the time between steps.
+    auto: bfloat16 for convolutions where the processor has units for it and trains faster with them, as measured, or
+    the GPU has (float16 on an older one); float32 for the rest, which is bound by memory and by the time between steps.
     """
-    if chosen != "auto":
-        return chosen
+    if hardware.precision != "auto":
+        return ChosenPrecision(hardware.precision, f"set in {paths.PARAMS}")
     if not has_convolutions(model):
-        return "float32"
+        return ChosenPrecision("float32", "the network has no convolutions")
     if has_gpu():
-        return gpu_precision()
-    return "mixed_bfloat16" if processor_multiplies_bfloat16() else "float32"
+        return ChosenPrecision(gpu_precision(), "by the compute capability of the GPU")
+    if not processor_multiplies_bfloat16():
+        return ChosenPrecision("float32", "the processor has no units for bfloat16")
+    return faster_precision(step_seconds(hardware.training_threads(pictures=True)))
+
+
+def faster_precision(seconds: dict[str, float]) -> ChosenPrecision:
+    """Return bfloat16 where it is faster by a clear margin. seconds: of a training step, by policy; {}: not known."""
+    if not seconds:
+        return ChosenPrecision("float32", "bfloat16 could not be measured on this machine")
+    ratio = seconds["float32"] / seconds["mixed_bfloat16"]
+    steps = ", ".join(f"{1000 * seconds[policy]:.1f} ms in {policy}" for policy in MEASURED_PRECISIONS)
+    policy = "mixed_bfloat16" if ratio >= BFLOAT16_MARGIN else "float32"
+    return ChosenPrecision(policy, f"measured on this machine: a training step takes {steps}")
+
+
+def step_seconds(threads: int) -> dict[str, float]:
+    """Return the seconds of a training step by policy, as measured once on this machine; {} where that fails.
+
+    threads: of the processor. What was measured is kept in the user's cache folder, or in the workspace where that
+    cannot be written. The measurement has a process of its own, so that it changes nothing of the training to come.
+    """
+    named = "\n".join((processor_name(), *sorted(processor_flags()), str(threads), keras.backend.backend(), versions()))
+    name = f"precision-{hashlib.blake2b(named.encode(), digest_size=8).hexdigest()}.json"
+    for folder in cache_folders():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{name}.lock"):  # of several trainings that begin together, one measures
+                seconds = read_seconds(folder / name)
+                if not seconds and (seconds := measure(threads)):
+                    write_seconds(folder / name, seconds)
+        except (OSError, NotImplementedError) as error:  # read-only, full, or a file system without locks
+            logger.debug("%s cannot keep what is measured: %s", folder, error)
+            continue
+        return seconds
+    return measure(threads)
+
+
+def cache_folders() -> Iterator[Path]:
+    """Yield where a measurement may be kept: for this user, for this workspace."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    with suppress(RuntimeError):  # no home
+        yield (given if given.is_absolute() else Path.home() / ".cache") / "heaviside"
+    yield paths.STAGING / "measured"
+
+
+def versions() -> str:
+    from importlib.metadata import version
+
+    return " ".join(f"{package} {version(package)}" for package in ("keras", "tensorflow"))
+
+
+def read_seconds(file: Path) -> dict[str, float]:
+    """Return what `file` keeps; {} where there is none, or it is not what `write_seconds` writes."""
+    try:
+        seconds = json.loads(file.read_text(encoding="utf-8"))
+        kept = {policy: float(seconds[policy]) for policy in MEASURED_PRECISIONS}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+    return kept if all(0 < value < float("inf") for value in kept.values()) else {}
+
+
+def write_seconds(file: Path, seconds: dict[str, float]) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(seconds | {"processor": processor_name()}), encoding="utf-8")
+    partial.replace(file)
+
+
+def measure(threads: int) -> dict[str, float]:
+    """Return the seconds of a training step by policy, measured in a new process; {} where it fails."""
+    logger.info("measuring bfloat16 against float32, once on this machine")
+    root = str(Path(__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-m", "tasks.hardware", str(threads)]
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, check=True, timeout=MEASURE_SECONDS
+        )
+        return {policy: float(seconds) for policy, seconds in json.loads(done.stdout.splitlines()[-1]).items()}
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        logger.warning("bfloat16 could not be measured, and float32 is taken: %s", error)
+        return {}
+
+
+def time_steps(threads: int) -> dict[str, float]:
+    """Return the median seconds of a training step of a small convolutional network by policy, one policy after the
+    other in each round, so that what else the machine does meets both. threads: of the processor.
+    """
+    use_device("cpu", threads)
+    values = np.random.default_rng(0)
+    pictures, classes = values.random((32, 28, 28, 1), dtype=np.float32), values.integers(0, 10, 32)
+    networks = {policy: small_network(policy) for policy in MEASURED_PRECISIONS}
+    seconds: dict[str, list[float]] = {policy: [] for policy in networks}
+    for _ in range(WARM_STEPS + MEASURED_STEPS):
+        for policy, network in networks.items():
+            began = time.perf_counter()
+            network.train_on_batch(pictures, classes)
+            seconds[policy].append(time.perf_counter() - began)
+    return {policy: statistics.median(taken[WARM_STEPS:]) for policy, taken in seconds.items()}
+
+
+def small_network(policy: str) -> keras.Model:
+    """Return a compiled network with convolutions as models/cnn.py makes them, on pictures [28, 28, 1]."""
+    keras.config.set_dtype_policy(policy)
+    network = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Conv2D(64, 7, padding="same", activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(128, 3, padding="same", activation="relu"),
+            keras.layers.Conv2D(128, 3, padding="same", activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(10, activation="softmax", dtype="float32"),
+        ]
+    )
+    network.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+    return network
 
 
 def gpu_precision() -> str:
@@ -148,15 +292,21 @@ def gpu_precision() -> str:
     return "mixed_float16" if lowest >= (7, 0) else "float32"
 
 
-@cache
 def processor_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether the processor has AVX-512 BF16 or AMX BF16, by the flags that Linux names; elsewhere False."""
+    """Return whether the processor has AVX-512 BF16 or AMX BF16, by the flags that Linux names; elsewhere False.
+
+    It does not say that they are fast: an Intel Xeon without AMX trained at 0.55 of its speed in float32.
+    """
+    return bool({"avx512_bf16", "amx_bf16"} & processor_flags(cpuinfo))
+
+
+@cache
+def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return False
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    return bool({"avx512_bf16", "amx_bf16"} & set(flags))
+        return frozenset()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
 
 
 def choose_execution(chosen: Execution, model: keras.Model, fit: Fit, steps: int) -> str:
@@ -189,3 +339,7 @@ def processor_name() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
+
+
+if __name__ == "__main__":
+    print(json.dumps(time_steps(int(sys.argv[1]))))

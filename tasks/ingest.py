@@ -3,12 +3,14 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from prefect import task
 
 from config import paths
 from config.errors import SourceUnreachableError, UserError
-from datasets.dataset import Dataset, checksum
+from datasets.dataset import SPLIT_COLUMN, Dataset, checksum, to_values
+from tasks.check import not_finite
 from tasks.contracts import PROVENANCE, write_contract
 from tasks.download import NoAnswerError, download
 from tasks.files import write_table
@@ -19,22 +21,63 @@ logger = logging.getLogger(__name__)
 def fetch(dataset: Dataset, source: str) -> pa.Table:
     """Return the rows of `source` ("real" or "sample") with exactly the data set's schema.
 
-    Raises SourceUnreachableError without a network, UserError where the cache is damaged or the rows are
-    not those of the published data set (by SHA-256).
+    Raises SourceUnreachableError without a network, UserError where the cache is damaged, the rows are
+    not those of the published data set (by SHA-256), or they are not what the data set's own file states.
     """
     logger.info("fetching %s (%s)", dataset.name, source)
     if source == "sample":
-        return dataset.generate()
+        table = dataset.generate()
+        check_returned(dataset, "generate", table)
+        return table
     download(dataset)
     table = dataset.fetch()
+    if dataset.cache is None:  # there is none that may be damaged: the rows are its file's own
+        check_returned(dataset, "fetch", table)
     found = checksum(table)
     if found != dataset.sha256:
-        where = f" Delete its folder below {dataset.cache} and run again." if dataset.cache else ""
+        where = f"The loader's cache is damaged or altered. Delete its folder below {dataset.cache} and run again."
+        if not dataset.cache:
+            where = f"If these are the rows you want, state their SHA-256 as `sha256` in datasets/{dataset.name}.py."
         raise UserError(
             f"{dataset.name}: the rows that its loader returned are not those of the published data set "
-            f"(SHA-256 {found}, expected {dataset.sha256}). The loader's cache is damaged or altered.{where}"
+            f"(SHA-256 {found}, expected {dataset.sha256}). {where}"
         )
+    check_returned(dataset, "fetch", table)
     return table
+
+
+def check_returned(dataset: Dataset, function: str, table: pa.Table) -> None:
+    """Raise UserError, naming the data set's file, unless `table` is what that file states; `function` returned it."""
+    if wrong := what_is_wrong(dataset, table):
+        raise UserError(f"datasets/{dataset.name}.py: {function}() returns {wrong}. Mend it there and run again.")
+
+
+def what_is_wrong(dataset: Dataset, table: pa.Table) -> str:
+    """Return in words how `table` differs from the schema and classes that the data set states; "" if it does not."""
+    if not isinstance(table, pa.Table):
+        return f"a {type(table).__name__}, not a pyarrow.Table"
+    stated, found = ({field.name: field.type for field in schema} for schema in (dataset.schema, table.schema))
+    for name in [*stated, *found]:
+        if stated.get(name) != found.get(name):
+            given = f"as {found[name]}" if name in found else "not at all"
+            return f"column {name!r} {given}, where `schema` has it {stated.get(name, 'not at all')}"
+    if table.num_rows == 0:
+        return "no rows"
+    for name in found:
+        if bad := table[name].null_count or not_finite(table[name]):
+            return f"{bad} missing or non-finite values in column {name!r}"
+    if SPLIT_COLUMN in found and (odd := set(table[SPLIT_COLUMN].to_pylist()) - set(paths.SPLITS)):
+        return f"{sorted(odd)[0]!r} in column {SPLIT_COLUMN!r}, where only {', '.join(paths.SPLITS)} can stand"
+    if dataset.class_names:
+        classes = np.unique(to_values(table[dataset.target]))
+        if not np.isin(classes, np.arange(len(dataset.class_names))).all():
+            return (
+                f"{classes[0]} to {classes[-1]} in column {dataset.target!r}, where `class_names` has "
+                f"{len(dataset.class_names)} classes, 0 to {len(dataset.class_names) - 1}"
+            )
+        if len(classes) < 2:
+            return f"rows of one class alone, {dataset.class_names[int(classes[0])]!r}: there is nothing to tell apart"
+    return ""
 
 
 def provenance(dataset: Dataset, source: str, table: pa.Table) -> dict:

@@ -1,6 +1,11 @@
 """Recipe: check that data, views, network and loss of a model fit each other, before anything long begins."""
 
+import math
+import threading
+from typing import NamedTuple
+
 import keras
+import psutil
 import pyarrow as pa
 from prefect import task
 
@@ -9,7 +14,7 @@ from config.errors import UserError, unknown_name
 from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import Dataset
-from models import Shapes, output_shapes
+from models import Shapes, build_model, output_shapes
 from models.views import columns_needed, get_target_view, get_weight_view
 
 # What the last layer must be for a loss to mean what it says.
@@ -25,6 +30,19 @@ OUTPUT_ACTIVATION = {
 # Of several classes, the kind of labels that a loss compares with, and the target that gives them.
 LABELS = {"sparse_categorical_crossentropy": "class", "categorical_crossentropy": "one-hot"}
 TARGETS = {"class": "class", "one-hot": "one_hot"}
+
+# A number of a network, and how many of each weight a training keeps beside the weight and its gradient.
+BYTES = 4
+SLOTS = {"sgd": 0, "adam": 2}
+# To set up a network without its weights takes milliseconds; one of a million layers takes hours.
+SET_UP_SECONDS = 120
+
+
+class Size(NamedTuple):
+    """How many weights a network has, and how many numbers its layers make of one row."""
+
+    parameters: int
+    activations: int
 
 
 def fault(name: str, key: str, message: str) -> UserError:
@@ -110,6 +128,66 @@ def check_network(name: str, model: keras.Model, params: ModelParams, inputs: Sh
             raise unknown_name("output", output, shapes, f"{paths.PARAMS}: models.{name}.compile.loss_weights, outputs")
     if params.compile.loss_weights and set(params.compile.loss_weights) != set(shapes):
         raise fault(name, "compile.loss_weights", f"give a weight to each of the outputs {', '.join(shapes)}.")
+
+
+def check_size(name: str, params: ModelParams, inputs: Shapes, rows: int) -> None:
+    """Raise UserError where training model `name` takes more memory than is free, before any of it is taken.
+
+    inputs: name of each input of the network: shape of one row. rows: that there are to train on.
+    """
+    size = network_size(name, params, inputs)
+    if size is None:
+        return
+    copies = 2 + SLOTS[params.compile.optimizer] + bool(params.compile.average)
+    needed = BYTES * (copies * size.parameters + min(params.fit.batch_size, rows) * size.activations)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise fault(
+            name,
+            "build",
+            f"a network of {size.parameters:,} parameters, which makes {size.activations:,} numbers of a row, takes at "
+            f"least {needed / 1e9:,.1f} GB to train with batch_size {params.fit.batch_size}; {free / 1e9:.1f} GB are "
+            "free. Make its layers or batch_size smaller.",
+        )
+
+
+def network_size(name: str, params: ModelParams, inputs: Shapes) -> Size | None:
+    """Return the size of model `name` without giving its weights memory; None for a network that cannot be set up so.
+
+    Keras keeps its state by thread: what is set up in another one leaves no name and no seed behind in this one.
+    Raises UserError as `build_model` does, and where the network has too many layers to be set up.
+    """
+    sizes: list[Size] = []
+    errors: list[UserError] = []
+
+    def set_up() -> None:
+        try:
+            with keras.StatelessScope(initialize_variables=False):
+                model = build_model(params.family, inputs, name, params.build)
+                output_shapes(model, inputs)
+                sizes.append(Size(model.count_params(), sum(map(numbers_of_a_row, model.layers))))
+        except UserError as error:
+            errors.append(error)
+        except Exception:  # noqa: BLE001  # whoever builds it in earnest is told
+            return
+
+    thread = threading.Thread(target=set_up, daemon=True)
+    thread.start()
+    thread.join(SET_UP_SECONDS)
+    if thread.is_alive():
+        raise fault(name, "build", f"the network is not set up in {SET_UP_SECONDS} s: it has too many layers.")
+    if errors:
+        raise errors[0]
+    return sizes[0] if sizes else None
+
+
+def numbers_of_a_row(layer: keras.Layer) -> int:
+    """Return how many numbers `layer` makes of one row; 0 where it is not part of a graph of layers."""
+    try:
+        outputs = keras.tree.flatten(layer.output)
+    except (AttributeError, ValueError):
+        return 0
+    return sum(math.prod(size or 1 for size in output.shape[1:]) for output in outputs)
 
 
 check_recipe_task = task(check_recipe)

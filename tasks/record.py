@@ -61,6 +61,7 @@ def run_facts(params: ModelParams, began: datetime, seconds: dict[str, float], f
         "peak_memory_bytes": peak_memory_bytes(),
         "device": device(),
         "precision": fitted.precision,
+        "precision_reason": fitted.precision_reason,
         "execution": fitted.execution,
         "cores": os.cpu_count(),
         "platform": platform.platform(),

@@ -1,8 +1,11 @@
 """Hardware: what `auto` chooses, and what is refused."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import pytest
@@ -15,7 +18,15 @@ from config.params import Hardware, load_params
 from datasets import get_dataset
 from models import build_model
 from tasks import hardware
-from tasks.hardware import choose_execution, choose_precision, memory_limit, processor_multiplies_bfloat16, use_device
+from tasks.hardware import (
+    choose_execution,
+    choose_precision,
+    faster_precision,
+    memory_limit,
+    processor_multiplies_bfloat16,
+    step_seconds,
+    use_device,
+)
 
 needs_no_gpu = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU")
 
@@ -83,21 +94,144 @@ def test_tensorflow_starts_as_many_threads_as_asked_for():
     ("flags", "multiplies"),
     [("fpu avx512f avx512_bf16 sse", True), ("fpu amx_tile amx_bf16", True), ("fpu avx512f avx2", False)],
 )
-def test_bfloat16_is_chosen_by_the_processors_flags(tmp_path, flags, multiplies):
+def test_units_for_bfloat16_are_known_by_the_processors_flags(tmp_path, flags, multiplies):
     file = tmp_path / "cpuinfo"
     file.write_text(f"processor\t: 0\nmodel name\t: Some Processor\nflags\t\t: {flags}\n")
     assert processor_multiplies_bfloat16(file) is multiplies
     assert not processor_multiplies_bfloat16(tmp_path / "missing")
 
 
-@needs_no_gpu
-def test_only_convolutions_are_trained_in_bfloat16(monkeypatch):
+FASTER, SLOWER = {"float32": 0.040, "mixed_bfloat16": 0.021}, {"float32": 0.040, "mixed_bfloat16": 0.073}
+
+
+@pytest.fixture
+def processor_with_units(monkeypatch, tmp_path) -> list[int]:
+    """A processor with units for bfloat16 that is not measured yet; a test sets `measure`. The list gets its calls."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(hardware, "processor_multiplies_bfloat16", lambda: True)
-    assert choose_precision("auto", network("fashion_cnn")[0]) == "mixed_bfloat16"
-    assert choose_precision("auto", network("fashion_mlp")[0]) == "float32"
-    assert choose_precision("mixed_float16", network("fashion_mlp")[0]) == "mixed_float16"
+    calls: list[int] = []
+    monkeypatch.setattr(hardware, "measure", lambda threads: calls.append(threads) or FASTER)
+    return calls
+
+
+def chosen(**values: str) -> Hardware:
+    return load_params(ROOT / "params.yaml").hardware.model_copy(update=values)
+
+
+@needs_no_gpu
+def test_only_convolutions_are_trained_in_bfloat16(monkeypatch, processor_with_units):
+    assert choose_precision(chosen(), network("fashion_mlp")[0]).policy == "float32"
+    assert not processor_with_units  # nothing to measure
+    assert choose_precision(chosen(), network("fashion_cnn")[0]).policy == "mixed_bfloat16"
     monkeypatch.setattr(hardware, "processor_multiplies_bfloat16", lambda: False)
-    assert choose_precision("auto", network("fashion_cnn")[0]) == "float32"
+    assert choose_precision(chosen(), network("fashion_cnn")[0]).policy == "float32"
+
+
+@needs_no_gpu
+def test_a_processor_that_is_slower_in_bfloat16_trains_in_float32_whatever_its_flags(monkeypatch, processor_with_units):
+    monkeypatch.setattr(hardware, "measure", lambda threads: SLOWER)
+    policy, reason = choose_precision(chosen(), network("fashion_cnn")[0])
+    assert policy == "float32"
+    assert "40.0 ms in float32, 73.0 ms in mixed_bfloat16" in reason
+
+
+@needs_no_gpu
+def test_a_pinned_precision_is_taken_without_a_measurement(processor_with_units):
+    for pinned in ("float32", "mixed_bfloat16", "mixed_float16"):
+        assert choose_precision(chosen(precision=pinned), network("fashion_cnn")[0]).policy == pinned
+    assert not processor_with_units
+
+
+def test_bfloat16_needs_a_clear_margin():
+    assert faster_precision(FASTER).policy == "mixed_bfloat16"
+    assert faster_precision({"float32": 0.040, "mixed_bfloat16": 0.037}).policy == "float32"
+    assert faster_precision({}).policy == "float32"
+
+
+def test_a_machine_is_measured_once_for_each_number_of_threads(processor_with_units):
+    assert step_seconds(2) == step_seconds(2) == FASTER
+    step_seconds(1)
+    assert processor_with_units == [2, 1]
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", "[]", "null", '{"float32": 0.04}', '{"float32": "x"}', "\x00"])
+def test_a_damaged_cache_is_measured_again(processor_with_units, tmp_path, damaged):
+    step_seconds(2)
+    [file] = (tmp_path / "cache/heaviside").glob("precision-*.json")
+    file.write_text(damaged)
+    assert step_seconds(2) == FASTER
+    assert processor_with_units == [2, 2]
+    assert json.loads(file.read_text())["float32"] == FASTER["float32"]
+
+
+def test_trainings_that_begin_together_measure_once(monkeypatch, processor_with_units):
+    both = threading.Event()
+
+    def measure(threads: int) -> dict[str, float]:
+        processor_with_units.append(threads)
+        both.wait(0.5)
+        return FASTER
+
+    monkeypatch.setattr(hardware, "measure", measure)
+    with ThreadPoolExecutor(4) as trainings:
+        assert [*trainings.map(step_seconds, [2] * 4)] == [FASTER] * 4
+    assert processor_with_units == [2]
+
+
+def test_without_a_folder_for_the_user_the_workspace_keeps_it(monkeypatch, processor_with_units, tmp_path):
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
+    step_seconds(2)
+    step_seconds(2)
+    assert processor_with_units == [2]
+    assert [*(tmp_path / ".staging/measured").glob("precision-*.json")]
+
+
+def test_where_nothing_can_be_kept_or_measured_float32_is_chosen(monkeypatch, processor_with_units, tmp_path):
+    for name in ("a file", ".staging"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
+    assert step_seconds(2) == FASTER
+    monkeypatch.setattr(hardware, "measure", lambda threads: {})
+    assert faster_precision(step_seconds(2)).policy == "float32"
+
+
+# A training that measures first, and the same one with its precision pinned; both print what they end with.
+MEASURED_OR_PINNED = """
+import hashlib, sys
+from pathlib import Path
+from config.params import load_params
+from tasks import hardware
+from tasks.examples import read_examples
+from tasks.fit import fit
+hardware.processor_multiplies_bfloat16 = lambda: True
+hardware.BFLOAT16_MARGIN = 0
+params = load_params()
+chosen = params.hardware.model_copy(update={"precision": sys.argv[1], "device": "cpu"})
+hardware.use_device("cpu", None)
+recipe = params.model("multi_input_cnn")
+splits = [read_examples(recipe, split) for split in ("train", "valid")]
+fitted = fit("multi_input_cnn", recipe, 42, chosen, *splits, source="sample", logs=None, checkpoints=Path(sys.argv[2]))
+digest = hashlib.sha256(b"".join(weight.tobytes() for weight in fitted.model.get_weights()))
+print(fitted.precision, digest.hexdigest(), [weight.name for weight in fitted.model.weights])
+print(fitted.precision_reason, file=sys.stderr)
+"""
+
+
+def test_a_measurement_changes_no_digit_of_the_training(prepared, tmp_path):
+    told, printed = [], []
+    for precision in ("auto", "mixed_bfloat16"):
+        command = [sys.executable, "-c", MEASURED_OR_PINNED, precision, str(tmp_path / "checkpoints")]
+        settings = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        done = subprocess.run(command, cwd=prepared, env=settings, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        told.append(done.stderr)
+        printed.append(done.stdout)
+    assert printed[0] == printed[1]
+    assert printed[0].startswith("mixed_bfloat16 ")
+    assert "measured on this machine: a training step takes " in told[0]
+    assert len([*(tmp_path / "cache/heaviside").glob("precision-*.json")]) == 1
 
 
 def test_xla_is_chosen_for_long_trainings_without_convolutions():

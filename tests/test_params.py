@@ -48,6 +48,34 @@ from config.params import load_params, parse_share
         ("models__linear_neuron__probes", {"a": {"x": float("nan")}}, ["probes.a.x", "finite"]),
         ("models__linear_neuron__inputs", {"my x": "all"}, ["linear_neuron.inputs", "my x"]),
         ("sed", 1, ["unknown parameter 'sed'", "Did you mean 'seed'?"]),
+        ("models__iris_mlp__family", "mpl", ["models.iris_mlp.family", "unknown family 'mpl'. Did you mean 'mlp'?"]),
+        ("models__iris_mlp__target", "clas", ["models.iris_mlp.target", "'clas'. Did you mean 'class'?"]),
+        ("models__iris_mlp__inputs", {"x": "al"}, ["models.iris_mlp.inputs", "'al'. Did you mean 'all'?"]),
+        ("models__iris_mlp__fit__sample_weight", "half", ["fit.sample_weight", "'half'", "capped_values_half"]),
+        (
+            "models__iris_mlp__build",
+            {"hiden": [3], "outputs": 3},
+            ["iris_mlp.build", "Did you mean 'hidden'? mlp takes:"],
+        ),
+        ("models__iris_mlp__build", {"hidden": [3]}, ["iris_mlp.build", "needs outputs"]),
+        ("baselines__dummy_line__target", "valu", ["baselines.dummy_line.target", "Did you mean 'value'?"]),
+        ("baselines__dummy_line__inputs", "al", ["baselines.dummy_line.inputs", "Did you mean 'all'?"]),
+        ("datasets__irish", {"normalization": "none", "split": {"seed": 1}}, ["'irish'. Did you mean 'iris'?"]),
+        ("models__iris_mlp__fit__epochs", 10**18, ["iris_mlp.fit.epochs", "equal to 1000000"]),
+        ("models__iris_mlp__fit__batch_size", 10**12, ["iris_mlp.fit.batch_size", "equal to 1000000"]),
+        ("models__iris_mlp__fit__early_stopping", {"patience": 10**18}, ["patience", "equal to 1000000"]),
+        ("models__iris_mlp__build__hidden", [10**12], ["iris_mlp.build", "at most 2147483647, not 1000000000000"]),
+        ("models__iris_mlp__build__hidden", [1] * 1001, ["iris_mlp.build", "at most 1000 entries, not 1001"]),
+        ("models__iris_mlp__compile__learning_rate", 10**400, ["learning_rate", "401 characters"]),
+        ("hardware__threads", 10**6, ["hardware.threads", "equal to 1024"]),
+        ("hardware__memory", f"{'9' * 400} GB", ["hardware.memory", "such as 800 MB"]),
+        ("datasets__iris__split__test", "1e-999999999", ["datasets.iris.split.test", "such as 0.25 or 1/12"]),
+        ("parity__housing_mlp__seeds", [42] * 1001, ["parity.housing_mlp.seeds", "at most 1000 items"]),
+        ("baselines__sklearn_iris_mlp__arguments", {"hidden_layer_sizes": [10**9]}, ["hidden_layer_sizes", "10000"]),
+        ("baselines__sklearn_iris_mlp__arguments", {"max_iter": 10**18}, ["arguments", "2147483647"]),
+        ("models__" + "a" * 300, {}, ["at most 64 characters", "(300 characters)"]),
+        ("models__fashion_cnn__family", "${oc.env:HOME}", ["models.fashion_cnn.family", "${...} is not replaced"]),
+        ("models__fashion_cnn__family", "${seed}", ["models.fashion_cnn.family", "${...} is not replaced"]),
     ],
 )
 def test_a_faulty_value_is_named_with_its_key_and_the_valid_ones(workspace, key, value, told):
@@ -72,12 +100,74 @@ def test_every_fault_is_told_at_once(workspace):
         ("seed: 1\nseed: 2", "duplicate key"),
         ("", "params.yaml"),
         ("- 1", "params.yaml"),
+        ("seed: &s [*s]", r"line 1: the alias \*s refers to what it is in"),
+        ("models: &m\n  a: {b: *m}", r"line 2: the alias \*m refers to what it is in"),
+        ("seed: " + "[" * 60 + "]" * 60, "more than 50 deep"),
+        ("seed: " + "[" * 5000 + "]" * 5000, "more than 50 deep"),
+        (f"seed: [{'1, ' * 400_000}1]", "1,200,009 characters; at most 1,000,000"),
+        (f"seed: [{'1, ' * 110_000}1]", "more than 100,000 values"),
     ],
 )
 def test_a_file_that_is_not_a_mapping_is_refused(workspace, text, told):
     (workspace / "params.yaml").write_text(text)
     with pytest.raises(UserError, match=told):
         load_params()
+
+
+@pytest.mark.parametrize("entry", ["[{}]", "{{<<: [{}]}}"])
+def test_aliases_that_stand_for_a_billion_values_are_refused_in_one_line(workspace, entry):
+    levels = [f"a{n}: &a{n} {entry.format(', '.join([f'*a{n - 1}'] * 10))}" for n in range(1, 10)]
+    (workspace / "params.yaml").write_text("\n".join(["a0: &a0 {k: 1}", *levels]))
+    with pytest.raises(UserError, match=r"^[^\n]*more than 100,000 values, with what its aliases stand for\.$"):
+        load_params()
+
+
+def test_an_alias_may_stand_for_a_recipe(workspace):
+    file = workspace / "params.yaml"
+    text = file.read_text().replace("  iris_mlp:\n", "  iris_mlp: &iris\n", 1)
+    file.write_text(
+        text.replace("\n  fashion_mlp:\n", "\n  iris_two: {<<: *iris, target: one_hot}\n\n  fashion_mlp:\n", 1)
+    )
+    assert load_params().model("iris_two").build == load_params().model("iris_mlp").build
+
+
+def test_a_file_full_of_faults_is_told_in_a_few_lines(workspace):
+    faulty = {f"m{number}": {"family": 3} for number in range(100)}
+    edit_params(workspace, models=faulty)
+    with pytest.raises(UserError) as caught:
+        load_params()
+    assert len(str(caught.value).splitlines()) == 21
+    assert str(caught.value).endswith("more faults")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "key", "value"),
+    [
+        ("models/mine.py", "def build(inputs, name, **arguments): ...", "models__iris_mlp__build", {"anything": 1}),
+        ("models/mine.py", "from models.mlp import build", "models__iris_mlp__build", {"hidden": [], "outputs": 3}),
+        ("models/mine.py", "def build(inputs, name, *, units=3): ...", "models__iris_mlp__build", {"units": 3}),
+        ("models/mine.py", "def build(", "models__iris_mlp__build", {"told": "when it is imported"}),
+        (
+            "models/views.py",
+            "INPUT_VIEWS = {}\nINPUT_VIEWS['mine'] = 1",
+            "models__iris_mlp__inputs",
+            {"features": "mine"},
+        ),
+        ("models/views.py", "INPUT_VIEWS = make_views()", "models__iris_mlp__inputs", {"features": "mine"}),
+        (
+            "models/views.py",
+            "OLD = {}\nINPUT_VIEWS = {**OLD, 'a': 1}",
+            "models__iris_mlp__inputs",
+            {"features": "mine"},
+        ),
+    ],
+)
+def test_what_the_codes_text_does_not_tell_is_not_refused(workspace, file, text, key, value):
+    (workspace / file).write_text(text)
+    edit_params(workspace, **{key: value})
+    if file == "models/mine.py":
+        edit_params(workspace, models__iris_mlp__family="mine")
+    assert load_params().model("iris_mlp")
 
 
 def test_a_folder_in_its_place_is_refused(workspace):
