@@ -39,7 +39,7 @@ def deep(values: object, levels: int) -> object:
     return deep({"a": values}, levels - 1) if levels else values
 
 
-@with_settings(max_examples=200, deadline=None)
+@with_settings(max_examples=100, deadline=None)
 @given(values=st.dictionaries(KEYS, VALUES, max_size=3), levels=st.integers(0, DEEPEST))
 def test_whatever_is_not_refused_comes_back_from_what_dvc_writes(values, levels):
     models = {"models": {"a_model": deep(values, levels)}}
