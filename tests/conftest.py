@@ -123,14 +123,15 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def serve(home: Path, **settings: str) -> Iterator[str]:
     """Run a Prefect server that is none of a workspace's; settings: of Prefect, as environment variables."""
     from flows import SERVER
-    from flows.server import BARE, SERVE, answers, bound_socket
+    from flows.server import BARE, answers, bound_socket, stop
 
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     with bound_socket(None) as listener, (home / "server.log").open("w") as log:
         port, descriptor = listener.getsockname()[1], listener.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(ROOT), str(descriptor)],
-            cwd=home,
+        words = [os.getpid(), home / "server", descriptor]
+        keeper = subprocess.Popen(  # which ends it even when the tests are killed
+            [sys.executable, "-m", "flows.server", *map(str, words)],
+            cwd=ROOT,
             env={**own, **BARE, SERVER: "1", "PREFECT_HOME": ".", "PREFECT_SERVER_ANALYTICS_ENABLED": "0", **settings},
             stdout=log,
             stderr=log,
@@ -142,8 +143,7 @@ def serve(home: Path, **settings: str) -> Iterator[str]:
         assert answers(address, 120), (home / "server.log").read_text()
         yield address
     finally:
-        process.terminate()
-        process.wait()
+        stop(keeper)
 
 
 @contextmanager
