@@ -188,8 +188,8 @@ def assert_all_ended(workspace: Path, before: tuple, state: str, id: str) -> Non
     assert unended(workspace) == []
 
 
-# The process that gets signals, the signals, the exit code of `make ui` (None: whatever), what it says, and what
-# becomes of the run.
+# The process that gets signals, the signals, the exit code of `make ui`, what it says, and the state of the run.
+# That is Crashed where the worker did not hear in time of a cancellation, after its server was started again.
 ENDINGS = [
     ("ui", [signal.SIGINT, signal.SIGINT], 130, "stopping what runs", "CANCELLED"),
     ("ui", [signal.SIGTERM], 130, "stopping what runs", "CANCELLED"),
@@ -198,10 +198,10 @@ ENDINGS = [
     ("worker", [signal.SIGTERM], 1, "the worker has ended", "CANCELLED"),
     ("worker", [signal.SIGINT, signal.SIGINT], 1, "the worker has ended", "CANCELLED"),
     ("worker", [signal.SIGKILL], 1, "the worker was killed by signal 9", "CRASHED FAILED"),
-    ("keeper", [signal.SIGTERM], 1, "the server has ended", "CANCELLED"),
+    ("keeper", [signal.SIGTERM], 1, "the server has ended", "CANCELLED CRASHED"),
     ("keeper", [signal.SIGKILL], 1, "the server was killed by signal 9", "CANCELLED"),
-    ("server", [signal.SIGKILL], 1, "the server has ended", "CANCELLED"),
-    ("guard", [signal.SIGKILL], 1, "was killed by signal 9", "CANCELLED"),
+    ("server", [signal.SIGKILL], 1, "the server has ended", "CANCELLED CRASHED"),
+    ("guard", [signal.SIGKILL], 1, "was killed by signal 9", "CANCELLED CRASHED"),
 ]
 
 
