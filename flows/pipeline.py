@@ -26,6 +26,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from config import paths
+from config.disk import explain
 from config.errors import UserError
 from config.params import Params, load_params
 from flows.command_line import (
@@ -237,9 +238,10 @@ def bring_up_to_date(chosen: Start, known: bool, force: bool, threads: int, host
     except Stopped:
         return Cancelled(name="Interrupted")
     except (UserError, OSError) as error:
-        logger.error(str(error))
-        progress.line(stage, str(error))
-        return Failed(message=str(error))
+        message = explain(error) or str(error)
+        logger.error(message)
+        progress.line(stage, message)
+        return Failed(message=message)
     except Exception as error:
         progress.line(stage, f"{type(error).__name__}: {error}")  # its traceback is in Prefect's log
         raise
