@@ -18,7 +18,7 @@ import psutil
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
-from prefect.settings import PREFECT_HOME, temporary_settings
+from prefect.settings import temporary_settings
 
 from config.errors import UserError
 from config.params import load_params
@@ -33,6 +33,7 @@ from flows.server import (
     client_environment,
     how_to_sign_in,
     is_alive,
+    prefect_home,
     prefect_server,
     start_keeper,
 )
@@ -61,7 +62,7 @@ def serve(port: int) -> NoReturn:
     """Start everything, and end it when a signal comes (KeyboardInterrupt) or a part of it has ended (UserError)."""
     refuse_unusable_folders()
     load_params()
-    folder = PREFECT_HOME.value()
+    folder = prefect_home()
     with claimed_ui(folder, port) as lock:
         os.environ |= {
             MARK: mark(),
@@ -220,7 +221,7 @@ def show_last() -> int:
 
 @contextmanager
 def last_client() -> Iterator[SyncPrefectClient]:
-    for record in PREFECT_HOME.value().glob("server-ui-*"):
+    for record in prefect_home().glob("server-ui-*"):
         address = record.read_text()
         if answers(address, LOOK_SECONDS):
             os.environ["PREFECT_API_URL"] = address
