@@ -33,6 +33,7 @@ from stages.restore import restore_this_stage
 from stages.workspace import PIPELINE_PROCESS, PIPELINE_RUN, shared_workspace
 
 LOOK_SECONDS = 0.5  # between two looks whether the process that started this one lives
+EXIT_SECONDS = 60  # that a process gets to exit once its work is done: Prefect sends its last logs then
 END_SECONDS = 10  # that a process gets to end by itself after an interrupt
 # Ctrl-C; what `kill` and service managers send; what a closed terminal sends.
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,7 +50,7 @@ def run(flow: Flow) -> NoReturn:
             if not restored_by_dvc_cache():
                 with reporting(), parent_run(flow):
                     flow(**arguments)
-    sys.exit(0)
+    leave(0)
 
 
 def prepare_process() -> None:
@@ -151,6 +152,20 @@ def end(code: int, message: str) -> NoReturn:
     ignore_interrupts()
     with suppress(OSError):  # where the terminal is gone
         print(f"error: {message}", file=sys.stderr, flush=True)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit with `code`, at the latest after EXIT_SECONDS.
+
+    A thread of a library that waits for ever at the end of a process would hold a `dvc repro`, and a schedule, for ever.
+    """
+
+    def force() -> None:
+        time.sleep(EXIT_SECONDS)
+        os._exit(code)
+
+    threading.Thread(target=force, daemon=True).start()
     sys.exit(code)
 
 
