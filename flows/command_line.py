@@ -158,7 +158,7 @@ def end(code: int, message: str) -> NoReturn:
 def leave(code: int) -> NoReturn:
     """Exit with `code`, at the latest after EXIT_SECONDS.
 
-    A thread of a library that waits for ever at the end of a process would hold a `dvc repro`, and a schedule, for ever.
+    A thread of a library that never ends would otherwise hold a `dvc repro`, or a schedule, for ever.
     """
 
     def force() -> None:
