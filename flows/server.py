@@ -349,7 +349,7 @@ def start_keeper(owner: psutil.Process, record: Path, port: int | None = None, p
 
     port: None for any that is free. pages: serve the UI, too. Raises UserError, with the reason, where none starts.
     """
-    log_path = record.parent / "server.log"
+    log_path = record.parent / ("server.log" if pages else "private-server.log")
     with bound_socket(port) as listener, log_path.open("w") as log:
         port, descriptor = listener.getsockname()[1], listener.fileno()
         words = [owner.pid, record.absolute(), descriptor]
