@@ -10,6 +10,8 @@ from conftest import ROOT
 
 from benchmarks.__main__ import QUICK_MODELS
 
+pytestmark = pytest.mark.xdist_group("benchmarks")  # one worker measures for all
+
 
 @pytest.fixture(scope="module")
 def results(prepared_data, tmp_path_factory) -> dict:
