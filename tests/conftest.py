@@ -122,7 +122,7 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def serve(home: Path, **settings: str) -> Iterator[str]:
     """Run a Prefect server that is none of a workspace's; settings: of Prefect, as environment variables."""
-    from flows import SERVER
+    from config.environment import SERVER
     from flows.server import BARE, answers, bound_socket, stop
 
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
