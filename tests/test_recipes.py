@@ -66,7 +66,7 @@ def test_training_starts_anew_when_the_recipe_changed_or_fewer_epochs_are_asked(
     edit_params(prepared, models__housing_mlp__compile__learning_rate=0.01)
     with caplog.at_level("INFO"):
         changed = train("housing_mlp")
-    assert "is of another recipe" in caplog.text
+    assert "of another recipe" in caplog.text
     assert len(changed.history["loss"]) == 3
     edit_params(prepared, models__housing_mlp__fit__epochs=2)
     assert len(train("housing_mlp").history["loss"]) == 2
