@@ -169,6 +169,8 @@ def is_dvc(command: list[str]) -> bool:
 def refuse_unusable() -> None:
     """Raise UserError where nothing can run with what the user set."""
     for name in AUTHORITIES:
+        if name.startswith("PREFECT_") and not os.environ.get("PREFECT_API_URL"):
+            continue  # it is for a server that is not asked (flows/server.py)
         if (value := os.environ.get(name)) and not Path(value).exists():
             raise UserError(f"{name} names {value}, which does not exist. Correct it or unset it.")
     if sys.flags.optimize > 1:
