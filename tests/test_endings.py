@@ -132,7 +132,7 @@ def test_a_fork_server_that_is_killed_costs_its_stages_alone(start, small, setti
     outputs = contents(MODEL)
     process = start([*PIPELINE, "train@linear_neuron"])
     processes = family(process)
-    [server] = [child for child in processes if "multiprocessing.forkserver" in " ".join(child.cmdline())][:1]
+    [server] = [child for child in process.children() if "multiprocessing.forkserver" in " ".join(child.cmdline())]
     server.kill()
     assert not psutil.wait_procs(processes, timeout=90)[1]
     assert process.wait() == 1
