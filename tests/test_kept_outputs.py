@@ -78,7 +78,16 @@ def test_a_failing_run_keeps_a_model_that_is_not_in_dvcs_cache(run, command):
     assert json.loads(before[f"{MODEL}/metrics.json"])["epochs"] == 7
 
 
-def test_a_failing_run_after_garbage_collection_keeps_metrics_and_model_of_one_training(run):
+@pytest.fixture
+def cache_of_its_own(small, tmp_path) -> Iterator[None]:
+    """Give the cache back to the other tests as it was."""
+    shutil.copytree(small / ".dvc/cache", tmp_path / "cache")
+    yield
+    shutil.rmtree(small / ".dvc/cache")
+    shutil.copytree(tmp_path / "cache", small / ".dvc/cache")
+
+
+def test_a_failing_run_after_garbage_collection_keeps_metrics_and_model_of_one_training(cache_of_its_own, run):
     edit_params(Path(), models__iris_mlp__fit__epochs=7)
     assert run(*PIPELINE, "train@iris_mlp").returncode == 0
     assert run(*DVC, "gc", "--workspace", "--force").returncode == 0
