@@ -87,7 +87,7 @@ def cache_of_its_own(small, tmp_path) -> Iterator[None]:
     shutil.copytree(tmp_path / "cache", small / ".dvc/cache")
 
 
-def test_a_failing_run_after_garbage_collection_keeps_metrics_and_model_of_one_training(cache_of_its_own, run):
+def test_a_failing_run_after_garbage_collection_keeps_metrics_and_model_of_one_training(run, cache_of_its_own):
     edit_params(Path(), models__iris_mlp__fit__epochs=7)
     assert run(*PIPELINE, "train@iris_mlp").returncode == 0
     assert run(*DVC, "gc", "--workspace", "--force").returncode == 0
