@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from conftest import DVC, ROOT, keep_a_few
+from conftest import DVC, FEW_MODELS, ROOT, keep_only
 
 from config.environment import FAMILIES, described
 
@@ -229,7 +229,7 @@ def test_a_server_elsewhere_is_reached_through_the_proxy(proxy):
 @pytest.fixture
 def small_graph(workspace, settings) -> Path:
     """A workspace with a DVC repository and a few models."""
-    keep_a_few(workspace)
+    keep_only(workspace, FEW_MODELS)
     shutil.copy(ROOT / ".dvcignore", workspace)
     subprocess.run([*DVC, "init", "--no-scm", "--quiet"], cwd=workspace, env=settings, check=True)
     return workspace
