@@ -171,10 +171,14 @@ def proxy(api_url) -> Iterator[tuple[str, list[str]]]:
     port = int(re.findall(r":(\d+)/", api_url)[0])
     listener = socket.create_server(("127.0.0.1", 0))
 
+    def named(data: bytes) -> bytes:
+        """Return what a client sends, with the name that the server answers to."""
+        return data.replace(b"prefect.invalid:4200\r\n", f"127.0.0.1:{port}\r\n".encode())
+
     def copy(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                target.sendall(data)
+                target.sendall(named(data))
             target.shutdown(socket.SHUT_WR)
 
     def serve(client: socket.socket) -> None:
@@ -184,7 +188,7 @@ def proxy(api_url) -> Iterator[tuple[str, list[str]]]:
         if first.startswith(b"CONNECT"):
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
-            server.sendall(first.replace(b" http://prefect.invalid:4200/", b" /"))
+            server.sendall(named(first.replace(b" http://prefect.invalid:4200/", b" /")))
         threading.Thread(target=copy, args=(client, server), daemon=True).start()
         copy(server, client)
 
