@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -93,7 +94,7 @@ def back_up(files: list[str], changed: str) -> None:
 
     changed: what params.yaml is about to be. The notes are written last: they name only what has been copied.
     """
-    kept = json.loads((BEFORE / NOTES).read_text(encoding="utf-8"))["files"] if BEFORE.exists() else []
+    kept = read_notes()["files"] if BEFORE.exists() else []
     folder = BEFORE if kept else BEFORE.with_suffix(".partial")
     if not kept:
         shutil.rmtree(folder, ignore_errors=True)
@@ -111,11 +112,25 @@ def back_up(files: list[str], changed: str) -> None:
         folder.rename(BEFORE)
 
 
+def read_notes() -> dict[str, Any]:
+    """Return what the backup holds; raises UserError where its notes are damaged, and nothing is touched then."""
+    try:
+        notes = json.loads((BEFORE / NOTES).read_text(encoding="utf-8"))
+        if isinstance(notes["changed"], str) and all(isinstance(path, str) for path in notes["files"]):
+            return notes
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UserError(
+        f"{BEFORE / NOTES}, the notes of an experiment that was not put back, cannot be read. {BEFORE / FILES} holds "
+        f"the files as they were before it: copy back what you need, then remove {BEFORE}."
+    )
+
+
 def put_back() -> None:
     """Undo what the last experiment changed, if it did not do so itself: the workspace gets the bytes that it had."""
     if not BEFORE.exists():
         return
-    notes = json.loads((BEFORE / NOTES).read_text(encoding="utf-8"))
+    notes = read_notes()
     put_params_back(notes["changed"])
     for path in map(Path, notes["files"]):
         if path != paths.PARAMS:

@@ -59,6 +59,21 @@ def test_an_experiment_that_fails_puts_a_model_that_was_trained_by_hand_back(run
     assert run("git", "status", "--porcelain", "params.yaml", "dvc.lock").stdout == ""
 
 
+@pytest.mark.parametrize("notes", ["", "{}", '{"files": [1], "changed": "a"}'])
+def test_a_backup_with_damaged_notes_is_named_and_left_alone(run, notes):
+    backup = Path(".staging/before-experiment")
+    backup.mkdir(parents=True)
+    (backup / "notes.json").write_text(notes)
+    try:
+        done = run(*PIPELINE, "--dry")
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {backup}/notes.json, the notes of an experiment")
+        assert "Traceback" not in done.stderr
+        assert backup.exists()
+    finally:
+        shutil.rmtree(backup)
+
+
 @pytest.mark.parametrize("command", [[*DVC, "repro", "train@iris_mlp"], [*PIPELINE, "train@iris_mlp"]])
 def test_a_failing_run_keeps_a_model_that_was_trained_by_hand(run, command):
     by_hand = train_by_hand(run, epochs=7)
