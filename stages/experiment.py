@@ -21,7 +21,7 @@ from stages.settings import override
 from stages.workspace import BEFORE, claimed_workspace
 from tasks.files import write_text
 
-# In BEFORE: copies of the files and folders, and `BackUp` of them.
+# In BEFORE: copies of the files and folders, and a list of them.
 FILES, NOTES = "files", "notes.json"
 # Backup of params.yaml, where somebody edited it while an experiment ran.
 PARAMS_BEFORE = paths.STAGING / "params.before.yaml"

@@ -26,9 +26,9 @@ ENDS = {
     "a closed terminal": (signal.SIGHUP,),
     "kill -9": (signal.SIGKILL,),
 }
-# What is started, and whether it puts an experiment's parameters in the place of ours.
+# What is started, by its name in the table of docs/pipeline.md.
 STARTED = {
-    "an experiment of the flow": ([*PIPELINE, "--set", "seed=7", "train@linear_neuron"]),
+    "an experiment of the flow": [*PIPELINE, "--set", "seed=7", "train@linear_neuron"],
     "a stage by hand": TRAIN,
     "dvc repro": [*DVC, "repro", "-s", "train@linear_neuron"],
     "the stage of a dvc repro": [*DVC, "repro", "-s", "train@linear_neuron"],
