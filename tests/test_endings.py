@@ -124,8 +124,10 @@ def test_nothing_is_lost_and_nothing_is_left(start, small, settings, started, en
 
 def test_a_stage_whose_dvc_is_killed_publishes_nothing_and_says_why_it_ends(start):
     process = start(STARTED["dvc repro"])
+    processes = family(process)
     process.kill()
     wait_for(lambda: "error: the DVC that ran this stage has ended." in Path("ending.log").read_text())
+    assert not psutil.wait_procs(processes, timeout=90)[1]
 
 
 def test_a_fork_server_that_is_killed_costs_its_stages_alone(start, small, settings):

@@ -361,8 +361,9 @@ def test_a_flow_trains_without_a_folder_that_the_user_names(prepared, run_flow, 
 
 def test_the_makefile_hides_what_hides_the_workspace():
     show = "--eval=show: ; @echo [$$PYTHONSAFEPATH]"
+    command = ["make", "--no-print-directory", show, "show"]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(["make", show, "show"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

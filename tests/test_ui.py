@@ -432,7 +432,7 @@ def test_a_port_that_is_none_is_refused(workspace, environment, port):
 
 def test_make_ui_takes_a_port_and_no_variable_of_the_environment(environment):
     def command(*words: str) -> str:
-        words = ("make", "--dry-run", "ui", *words)
+        words = ("make", "--no-print-directory", "--dry-run", "ui", *words)
         told = {**environment, "PORT": "9999"}
         return subprocess.run(words, cwd=ROOT, env=told, capture_output=True, text=True, check=True).stdout
 
