@@ -60,7 +60,7 @@ format: $(READY) ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 figures: $(READY) ## what every model reaches on test, and what the experiments changed
-	$(BIN)/python -m flows.figures
+	$(BIN)/python -m flows.metrics
 
 tensorboard: $(READY) ## show the training logs
 	$(BIN)/tensorboard --logdir logs

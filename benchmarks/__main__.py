@@ -23,11 +23,11 @@ from typing import IO, Any
 
 from benchmarks import graph
 from config import paths
-from config.errors import UserError
 from config.params import Params, load_params
-from config.quiet import quiet_stderr
-from flows.command_line import telling_mistakes
-from tasks.files import read_json, write_json
+from orchestration.command_line import telling_mistakes
+from runtime.errors import UserError
+from runtime.stderr import quiet_stderr
+from tasks.data.files import read_json, write_json
 
 RESULTS = Path("benchmarks/results.json")
 FITS = 3
@@ -101,7 +101,7 @@ def epochs_of(params: Params, model: str) -> int:
     """Return the epochs of the notes' recipe, but for EPOCHS."""
     if model in CONVOLUTIONAL:
         return CONVOLUTIONAL_EPOCHS
-    recipe = params.parity.get(model, params.models[model])
+    recipe = params.lecture_recipes.get(model, params.models[model])
     return EPOCHS.get(model, recipe.fit.epochs)
 
 
@@ -225,7 +225,7 @@ def stream(model: str, copies: int, memory: int, fits: int) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     with quiet_stderr():  # it imports TensorFlow
-        from tasks.hardware import processor_name
+        from tasks.training.hardware import processor_name
 
     return {
         "processor": processor_name(),

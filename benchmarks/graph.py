@@ -12,8 +12,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from config.errors import UserError
 from flows.demo import DVC, make_workspace
+from runtime.errors import UserError
 
 PIPELINE = [sys.executable, "-m", "flows.pipeline"]
 EPOCHS = 1

@@ -9,9 +9,9 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, TaskRunFilter, TaskRunFilterName
 from prefect.client.schemas.sorting import FlowRunSort
 
-from flows.command_line import reporting
+from orchestration.command_line import reporting
 
-# What the names of the task runs that learn and measure have in common: in `train`, `baselines` and `parity`.
+# What the names of the task runs that learn and measure have in common: in `train`, `baselines` and `lecture_recipe`.
 LEARNING = ("fit-", "evaluate-", "baseline-", "-seed-")
 PAGE = 200  # the most that Prefect's API returns at once
 

@@ -12,33 +12,35 @@ ROWS: of the train split, 0 for all; more than there are repeat them.
 import json
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from config.params import ModelParams, Params, load_params
-from config.quiet import quiet_stderr
 from datasets import get_dataset
-from models import adapt_normalization, build_model, output_shapes, spread
-from models.losses import get_loss
-from tasks.callbacks import EpochClock
-from tasks.examples import Examples, read_examples, read_schema
-from tasks.fit import STEPS_PER_EXECUTION, fit, make_optimizer, metrics_of
-from tasks.hardware import has_convolutions, use_device
-from tasks.record import peak_memory_bytes
+from models.common.losses import get_loss
+from models.common.outputs import spread
+from models.common.registry import build_model, output_shapes
+from models.common.weights import adapt_normalization
+from runtime.stderr import quiet_stderr
+from tasks.data.examples import Examples, read_examples
+from tasks.publishing.run_record import peak_memory_bytes
+from tasks.training.callbacks import EpochClock
+from tasks.training.fit import STEPS_PER_EXECUTION, fit, make_optimizer, metrics_of
+from tasks.training.hardware import has_convolutions, use_device
 
 
 def recipe_of(params: Params, name: str, epochs: int) -> ModelParams:
     """Return the notes' recipe of model `name`, without early stopping and checkpoints."""
     recipe = params.model(name)
-    if name in params.parity:
-        recipe = recipe.model_copy(update={"compile": params.parity[name].compile, "fit": params.parity[name].fit})
+    if name in params.lecture_recipes:
+        recipe = recipe.model_copy(
+            update={"compile": params.lecture_recipes[name].compile, "fit": params.lecture_recipes[name].fit}
+        )
     plain = {"epochs": epochs, "early_stopping": None, "checkpoint": None, "resume": False, "loss_ratio": False}
     return recipe.model_copy(update={"fit": recipe.fit.model_copy(update=plain)})
 
@@ -79,11 +81,8 @@ def fit_as_notes(
 def fit_as_pipeline(
     params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, **hardware
 ) -> Figures:
-    source = read_schema(recipe.dataset)["source"]
     chosen = params.hardware.model_copy(update=hardware)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoints = Path(folder, "checkpoints")
-        fitted = fit(name, recipe, params.seed, chosen, train, valid, source, None, checkpoints)
+    fitted = fit(name, recipe, params.seed, chosen, train, valid)
     return fitted.history, fitted.epoch_ends, fitted.precision
 
 

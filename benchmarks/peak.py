@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from config import paths
-from config.quiet import quiet_stderr
+from runtime.stderr import quiet_stderr
 
 SIZE = 2048
 
@@ -36,7 +36,7 @@ def reading_bytes() -> float:
     import pyarrow as pa
 
     from datasets.dataset import to_values
-    from tasks.files import open_table
+    from tasks.data.files import open_table
 
     pa.set_cpu_count(1)
     size = 0

@@ -6,7 +6,6 @@ python -m benchmarks.stream fit MODEL MEMORY EPOCHS  train in the current worksp
 
 import json
 import sys
-import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +16,8 @@ import pyarrow.parquet as pq
 
 from config import paths
 from config.params import load_params
-from tasks.files import read_json, read_table, write_json
-from tasks.prepare import GROUP_ROWS
+from tasks.data.files import read_json, read_table, write_json
+from tasks.data.schema import GROUP_ROWS
 
 
 def write(folder: Path, copies: int) -> int:
@@ -42,21 +41,18 @@ def write(folder: Path, copies: int) -> int:
 def measure(name: str, memory: int, epochs: int) -> dict[str, Any]:
     """Fit model `name`; memory: bytes that a split may take before it is streamed."""
     from datasets import get_dataset
-    from tasks.fit import fit
-    from tasks.hardware import use_device
-    from tasks.record import peak_memory_bytes
-    from tasks.stream import Stream, open_split
+    from tasks.data.streaming import Stream, open_split
+    from tasks.publishing.run_record import peak_memory_bytes
+    from tasks.training.fit import fit
+    from tasks.training.hardware import use_device
 
     params = load_params()
     recipe = params.model(name)
     use_device(params.hardware.device, params.hardware.training_threads(get_dataset(recipe.dataset).has_pictures))
     recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"epochs": epochs})})
     train, valid = (open_split(recipe, split, memory) for split in ("train", "valid"))
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        fitted = fit(
-            name, recipe, params.seed, params.hardware, train, valid, "real", None, Path(folder, "checkpoints")
-        )
+    began = time.perf_counter()
+    fitted = fit(name, recipe, params.seed, params.hardware, train, valid)
     ends = [end - began for end in fitted.epoch_ends]
     return {
         "rows": train.rows,

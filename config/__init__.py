@@ -1,1 +1,1 @@
-"""What every other folder may use: the typed parameters, the paths of a workspace, the errors meant for users."""
+"""The parameters of params.yaml, typed and checked, and the paths of a workspace."""

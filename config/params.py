@@ -4,7 +4,6 @@ An unknown key, a wrong type or a value out of range is a `UserError` that names
 and what would be valid. So is a name that no file of datasets/ or models/ defines.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -39,10 +38,11 @@ from ruamel.yaml.events import (
 )
 
 from config import paths
-from config.disk import refuse_unless_file
-from config.errors import UserError, shortened, unknown_name
 from config.lockable import refuse_unwritable
 from config.names import build_arguments, dataset_files, families, views
+from runtime.disk import refuse_unless_file
+from runtime.errors import UserError, shortened, unknown_name
+from runtime.process_pool import usable_cores
 
 # Far above what anybody trains here, and far below what ends with the memory or the patience.
 MOST_EPOCHS = 1_000_000
@@ -157,11 +157,6 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Execution = Literal["auto", "xla", "graph", "batches"]
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Data(Section):
     """Which source the data sets are taken from: the real one, or the generated sample."""
 
@@ -193,7 +188,7 @@ class Split(Section):
     """How rows are divided. A part that the source itself sets aside keeps its rows, whatever stands here."""
 
     seed: Seed
-    test: Share | None = None  # of all rows; None: by the rule of tasks.split.default_share
+    test: Share | None = None  # of all rows; None: by the rule of tasks.preparation.split.default_share
     valid: Share | None = None  # of the rows that are left after test
     stratify: bool = True  # keep the classes' proportions in every split; regression is never stratified
 
@@ -246,7 +241,7 @@ class Fit(Section):
     epochs: Epochs
     batch_size: Annotated[int, Field(gt=0, le=MOST_BATCH)]
     class_weight: Literal["balanced"] | dict[str, Weight] | None = None  # by name of the class, 1 for those not named
-    sample_weight: str | None = None  # a view of models/views.py; multiplied by class_weight
+    sample_weight: str | None = None  # a view of models/common/features.py; multiplied by class_weight
     early_stopping: EarlyStopping | None = None
     checkpoint: Checkpoint | None = None
     loss_ratio: bool = False  # log the loss on valid divided by that on train
@@ -339,10 +334,10 @@ class ModelParams(Section):
 
 
 def known_view(kind: str, dictionary: str, name: str, info: ValidationInfo) -> str:
-    """Return `name`; raises ValueError where `dictionary` of models/views.py has no such view."""
+    """Return `name`; raises ValueError where `dictionary` of models/common/features.py has no such view."""
     known = views(info.context, dictionary) if info.context else None
     if known is not None and name not in known:
-        raise ValueError(unknown_name(f"{kind} view", name, known, "The views of models/views.py"))
+        raise ValueError(unknown_name(f"{kind} view", name, known, "The views of models/common/features.py"))
     return name
 
 
@@ -368,7 +363,7 @@ def check_recipe_fits(task: str, compile: Compile, fit: Fit) -> None:
         raise ValueError("fit.class_weight is for classes, and task 'regression' has none")
 
 
-class Parity(Section):
+class LectureRecipe(Section):
     """The notes' own recipe for a model whose default recipe is ours: trained with several seeds, to compare."""
 
     dataset: str  # the model's; dvc.yaml, which cannot look it up there, makes a dependency of it
@@ -421,7 +416,7 @@ class Params(Section):
     datasets: dict[Name, DatasetParams]
     models: dict[Name, ModelParams]
     baselines: dict[Name, Baseline] = {}
-    parity: dict[str, Parity] = {}
+    lecture_recipes: dict[str, LectureRecipe] = {}
     notes: dict[str, Figures] = {}  # what the lecture notes print for a model, shown beside our figures
 
     @field_validator("datasets")
@@ -443,23 +438,25 @@ class Params(Section):
         for name in self.baselines:
             if name in self.models:
                 raise ValueError(f"baselines.{name}: there is a model of this name already")
-        for name in {"baselines", "parity"} & set(self.models):
+        for name in {"baselines", "lecture_recipes"} & set(self.models):
             raise ValueError(f"models.{name}: this name is taken, for a folder in {paths.ARTIFACTS}")
         for name in self.notes:
             if name not in {**self.models, **self.baselines}:
                 raise ValueError(f"notes: {unknown_name('model', name, [*self.models, *self.baselines], 'Known')}")
-        for name, parity in self.parity.items():
+        for name, recipe in self.lecture_recipes.items():
             if name not in self.models:
-                raise ValueError(f"parity: {unknown_name('model', name, self.models, 'Known')}")
+                raise ValueError(f"lecture_recipes: {unknown_name('model', name, self.models, 'Known')}")
             try:
-                check_recipe_fits(self.models[name].task, parity.compile, parity.fit)
+                check_recipe_fits(self.models[name].task, recipe.compile, recipe.fit)
             except ValueError as error:
-                raise ValueError(f"parity.{name}: {error}") from None
+                raise ValueError(f"lecture_recipes.{name}: {error}") from None
             for key in ("dataset", "family"):
-                if getattr(parity, key) != (wanted := getattr(self.models[name], key)):
-                    raise ValueError(f"parity.{name}.{key} is {getattr(parity, key)!r}; the model's is {wanted!r}")
-            if "clipped" in parity.normalizations and not self.datasets[self.models[name].dataset].tail:
-                raise ValueError(f"parity.{name}: 'clipped' needs datasets.{self.models[name].dataset}.tail")
+                if getattr(recipe, key) != (wanted := getattr(self.models[name], key)):
+                    raise ValueError(
+                        f"lecture_recipes.{name}.{key} is {getattr(recipe, key)!r}; the model's is {wanted!r}"
+                    )
+            if "clipped" in recipe.normalizations and not self.datasets[self.models[name].dataset].tail:
+                raise ValueError(f"lecture_recipes.{name}: 'clipped' needs datasets.{self.models[name].dataset}.tail")
         return self
 
     def dataset(self, name: str) -> DatasetParams:

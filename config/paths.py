@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from runtime.atomic_outputs import STAGING
+
 PARAMS = Path("params.yaml")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
@@ -10,7 +12,6 @@ LOGS = Path("logs")
 CHECKPOINTS = Path("checkpoints")
 BASELINES = ARTIFACTS / "baselines"
 REPORTS = Path("reports")
-STAGING = Path(".staging")
 FOLDERS = (RAW, PREPARED, ARTIFACTS, LOGS, CHECKPOINTS, REPORTS, STAGING)
 
 SPLITS = ("train", "valid", "test")
@@ -44,5 +45,5 @@ def checkpoints_folder(model: str) -> Path:
     return CHECKPOINTS / model
 
 
-def parity_folder(model: str) -> Path:
-    return ARTIFACTS / "parity" / model
+def lecture_recipe_folder(model: str) -> Path:
+    return ARTIFACTS / "lecture_recipes" / model

@@ -7,8 +7,8 @@ schema and classes, the checksum of the real rows, and how to generate the built
 from importlib import import_module
 from pkgutil import iter_modules
 
-from config.errors import UserError, unknown_name
 from datasets.dataset import Dataset
+from runtime.errors import UserError, unknown_name
 
 
 def dataset_names() -> list[str]:

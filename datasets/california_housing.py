@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from config.errors import UserError
 from datasets.dataset import Dataset, Derived, unreachable
+from runtime.errors import UserError
 
 FEATURES = ("MedInc", "HouseAge", "AveRooms", "AveBedrms", "Population", "AveOccup", "Latitude", "Longitude")
 SCHEMA = pa.schema([(name, pa.float64()) for name in (*FEATURES, "MedHouseVal")])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from config.errors import SourceUnreachableError
+from runtime.errors import SourceUnreachableError
 
 # Column of raw tables whose source sets rows aside itself: "train", "valid" or "test".
 SPLIT_COLUMN = "split"

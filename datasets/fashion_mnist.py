@@ -19,9 +19,9 @@ from urllib.parse import urljoin
 import numpy as np
 import pyarrow as pa
 
-from config.errors import UserError
-from config.quiet import quiet_stderr
 from datasets.dataset import SPLIT_COLUMN, Dataset, image_type, to_column, unreachable
+from runtime.errors import UserError
+from runtime.stderr import quiet_stderr
 
 VERSION = "3.0.1"
 CACHE = "TFDS_DATA_DIR"

@@ -1,6 +1,6 @@
 """The flows: one file each, runnable as `python -m flows.NAME`; the order of tasks and nothing else."""
 
-from config.environment import prepare_environment
+from orchestration.environment import prepare_environment
 
 # Before any flow imports Prefect and TensorFlow, which read the environment then.
 prepare_environment()

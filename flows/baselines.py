@@ -4,17 +4,18 @@ from prefect import flow
 
 from config import paths
 from config.params import load_params
-from flows.command_line import run
+from orchestration.command_line import run
 
 
 @flow(name="baselines")
 def baselines() -> None:
     """Fit scikit-learn's models and the guesses that the networks are compared with."""
-    from tasks.baselines import baseline_task
-    from tasks.files import staged_folder, write_json
+    from runtime.atomic_outputs import atomic_folder
+    from tasks.data.files import write_json
+    from tasks.reference.baselines import baseline_task
 
     measured, seconds = {}, {}
-    with staged_folder(paths.BASELINES) as folder:
+    with atomic_folder(paths.BASELINES) as folder:
         for name, params in load_params().baselines.items():
             measured[name], seconds[name] = baseline_task(name, params)
         write_json(folder / "metrics.json", measured)

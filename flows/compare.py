@@ -4,16 +4,16 @@ from prefect import flow
 
 from config import paths
 from config.params import load_params
-from flows.command_line import run
+from orchestration.command_line import run
 
 
 @flow(name="compare")
 def compare(old: str = "HEAD", new: str = "workspace") -> None:
     """Show what differs between two commits, branches, tags or DVC experiments; `workspace` is what lies here."""
-    from tasks.files import staged_files
-    from tasks.report import comparison_task
+    from runtime.atomic_outputs import atomic_files
+    from tasks.report.build import comparison_task
 
-    with staged_files(paths.REPORTS, "compare") as folder:
+    with atomic_files(paths.REPORTS, "compare") as folder:
         comparison_task(load_params(), old, new, folder)
 
 

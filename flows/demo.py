@@ -13,14 +13,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from config import paths
-from config.disk import refuse_unwritable
-from config.errors import UserError
 from config.params import load_params
-from flows.command_line import telling_mistakes
-from stages.workspace import refuse_unusable_folders
+from orchestration.command_line import telling_mistakes
+from orchestration.workspace_lock import refuse_unusable_folders
+from runtime.disk import refuse_unwritable
+from runtime.errors import UserError
+from runtime.packages import PACKAGES
 
 DEMO = Path("demo")
-CODE = ("config", "datasets", "flows", "models", "stages", "tasks")
 FILES = (".dvcignore", "dvc.yaml", "pyproject.toml")
 # Says that a folder was made here.
 MARK = ".heaviside-workspace"
@@ -30,7 +30,7 @@ DVC = [sys.executable, "-m", "dvc"]
 
 def copy_workspace(folder: Path) -> None:
     """Copy the code and the parameters into `folder`, which keeps what earlier runs left in it."""
-    for name in CODE:
+    for name in PACKAGES:
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
@@ -45,10 +45,10 @@ def shorten(params: Path, epochs: int) -> None:
     """Make every training of `params` one of `epochs` at most, which the little data of the sample allows."""
     yaml = YAML()
     values = yaml.load(params)
-    for recipe in (*values["models"].values(), *values.get("parity", {}).values()):
+    for recipe in (*values["models"].values(), *values.get("lecture_recipes", {}).values()):
         recipe["fit"]["epochs"] = min(recipe["fit"]["epochs"], epochs)
         recipe["compile"].pop("average", None)  # an average over thousands of steps, which there are not
-    for recipe in values.get("parity", {}).values():
+    for recipe in values.get("lecture_recipes", {}).values():
         recipe["seeds"] = recipe["seeds"][:1]
     yaml.dump(values, params)
 

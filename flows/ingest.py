@@ -5,9 +5,9 @@ from prefect import flow
 from config import paths
 from config.params import load_params
 from datasets import get_dataset
-from flows.command_line import run
-from tasks.files import staged_files
-from tasks.ingest import fetch_task, write_raw_task
+from orchestration.command_line import run
+from runtime.atomic_outputs import atomic_files
+from tasks.preparation.ingest import fetch_task, write_raw_task
 
 
 @flow(name="ingest", flow_run_name="ingest-{dataset}")
@@ -17,7 +17,7 @@ def ingest(dataset: str) -> None:
     params.dataset(dataset)
     chosen = get_dataset(dataset)
     table = fetch_task(chosen, params.data.source)
-    with staged_files(paths.RAW, dataset) as folder:
+    with atomic_files(paths.RAW, dataset) as folder:
         write_raw_task(chosen, params.data.source, table, folder)
 
 

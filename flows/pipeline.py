@@ -26,10 +26,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from config import paths
-from config.disk import explain
-from config.errors import UserError
 from config.params import Params, load_params
-from flows.command_line import (
+from orchestration.command_line import (
     ignore_interrupts,
     log_mistakes_once,
     parent_run,
@@ -37,19 +35,21 @@ from flows.command_line import (
     reporting,
     telling_mistakes,
 )
-from flows.server import reporting_environment
-from stages.cluster import open_cluster, run_on_cluster, stop_on_cluster
-from stages.experiment import experiment, own_workspace, refuse_without_commits
-from stages.graph import Plan, read_plan, target_names
-from stages.lockfile import locked_stages, put_in_order
-from stages.machine import Machine, takes_gpu, this_machine, threads_of
-from stages.parsing import reading_instead
-from stages.processes import Emit, Stopped, import_ahead, open_processes, run, stop
-from stages.progress import Progress, show_progress, summary
-from stages.queue import DONE, Ending, Needs, Start, drive
-from stages.reproduce import reproduce
-from stages.settings import override
-from stages.workspace import ENDINGS_OF_RUN, PIPELINE_PROCESS, PIPELINE_RUN
+from orchestration.dvc.graph import Plan, read_plan, target_names
+from orchestration.dvc.lockfile import locked_stages, put_in_order
+from orchestration.dvc.reproduce import reproduce
+from orchestration.dvc.yaml_cache import reading_instead
+from orchestration.executors.dask import open_cluster, run_on_cluster, stop_on_cluster
+from orchestration.executors.local import Emit, Stopped, import_ahead, open_processes, run, stop
+from orchestration.experiment import experiment, own_workspace, refuse_without_commits
+from orchestration.prefect.server import reporting_environment
+from orchestration.progress import Progress, show_progress, summary
+from orchestration.resources import Machine, takes_gpu, this_machine, threads_of
+from orchestration.scheduler import DONE, Ending, Needs, Start, drive
+from orchestration.settings import override
+from runtime.disk import explain
+from runtime.errors import UserError
+from runtime.variables import PIPELINE_PROCESS, PIPELINE_RUN, STAGES_NOT_DONE
 
 MOST_JOBS = 256
 INTERRUPTED = "interrupted. What was done until then is recorded; the stages that were running are as they were before."
@@ -254,7 +254,7 @@ def report_failures(endings: dict[str, Ending], host: Host, progress: Progress) 
     That is no business of DVC's, for which the report remains to be made.
     """
     undone = {stage: ending for stage, ending in endings.items() if ending not in DONE}
-    environment = {**os.environ, **run_environment(), ENDINGS_OF_RUN: json.dumps(undone)}
+    environment = {**os.environ, **run_environment(), STAGES_NOT_DONE: json.dumps(undone)}
     try:
         made = host.run("python -m flows.report", environment, get_run_logger().info, 1) == 0
     except (UserError, OSError) as error:

@@ -5,10 +5,10 @@ from prefect import flow
 from config import paths
 from config.params import load_params
 from datasets import get_dataset
-from flows.command_line import run
-from tasks.files import staged_folder
-from tasks.prepare import prepare_task, write_prepared_task
-from tasks.raw import read_provenance_task, read_raw_task
+from orchestration.command_line import run
+from runtime.atomic_outputs import atomic_folder
+from tasks.data.raw import read_provenance_task, read_raw_task
+from tasks.preparation.prepare import prepare_task, write_prepared_task
 
 
 @flow(name="prepare", flow_run_name="prepare-{dataset}")
@@ -19,7 +19,7 @@ def prepare(dataset: str) -> None:
     provenance = read_provenance_task(chosen)
     table = read_raw_task(chosen, provenance["sha256"])
     prepared = prepare_task(chosen, params, table, provenance)
-    with staged_folder(paths.prepared_folder(dataset), others="refuse") as folder:
+    with atomic_folder(paths.prepared_folder(dataset), others="refuse") as folder:
         write_prepared_task(prepared, folder)
 
 

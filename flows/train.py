@@ -4,8 +4,8 @@ from prefect import flow
 
 from config import paths
 from config.params import load_params
-from config.quiet import quiet_stderr
-from flows.command_line import run
+from orchestration.command_line import run
+from runtime.stderr import quiet_stderr
 
 
 @flow(name="train", flow_run_name="train-{model}")
@@ -18,33 +18,29 @@ def train(model: str) -> None:
         import keras
 
         from datasets import get_dataset
-        from tasks.hardware import memory_limit, use_device
+        from models.common.registry import network_name
+        from tasks.training.hardware import memory_limit, use_device
 
         threads = params.hardware.training_threads(get_dataset(recipe.dataset).has_pictures)
         use_device(params.hardware.device, threads)
         keras.ops.zeros(())  # the first operation prints too
 
-    from tasks.card import write_card_task
-    from tasks.evaluate import evaluate_task
-    from tasks.examples import read_schema_task
-    from tasks.export import (
-        describe_origin,
-        export_task,
-        read_statistics_task,
-        sample_outputs,
-        verify_export_task,
-    )
-    from tasks.files import staged_folder
-    from tasks.fit import fit_task
-    from tasks.logs import run_logs
-    from tasks.network import write_network_task
-    from tasks.recipe import check_recipe_task
-    from tasks.record import Stopwatch, metrics, run_facts, write_record_task
-    from tasks.stream import open_split_task
+    from runtime.atomic_outputs import atomic_folder
+    from tasks.data.normalization import read_statistics_task
+    from tasks.data.schema import read_schema_task
+    from tasks.data.streaming import open_split_task
+    from tasks.evaluation.evaluate import evaluate_task
+    from tasks.publishing.architecture import write_network_task
+    from tasks.publishing.export import describe_origin, export_task, sample_outputs, verify_export_task
+    from tasks.publishing.model_card import write_card_task
+    from tasks.publishing.run_record import Stopwatch, metrics, run_facts, write_record_task
+    from tasks.training.fit import fit_task
+    from tasks.training.recipe_checks import check_recipe_task
+    from tasks.training.tensorboard_logs import run_logs
 
     check_recipe_task(model, recipe)
     watch = Stopwatch()
-    with staged_folder(paths.artifacts_folder(model)) as folder, run_logs(model, watch.began) as logs:
+    with atomic_folder(paths.artifacts_folder(model)) as folder, run_logs(model, watch.began) as logs:
         schema = read_schema_task(recipe.dataset)
         statistics = read_statistics_task(recipe.dataset)
         memory = memory_limit(params.hardware)
@@ -56,7 +52,7 @@ def train(model: str) -> None:
             params.seed,
             params.hardware,
             **examples,
-            source=schema["source"],
+            network=network_name(model, schema["source"]),
             logs=logs,
             checkpoints=paths.checkpoints_folder(model),
         )

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from flows.interrupts import catch_signals
+from orchestration.prefect.interrupts import catch_signals
 
 PORT = 4200
 LAST = """print how the last scheduled runs of each deployment ended, and start no UI; the exit code is 0 if the last
@@ -17,8 +17,8 @@ def main() -> int:
         if not given.last:
             print(f"starting the server on port {given.port} ...", flush=True)
         # The imports take seconds, in which nothing would be printed.
-        from flows.command_line import prepare_process, telling_mistakes
-        from flows.serving import serve, show_last
+        from orchestration.command_line import prepare_process, telling_mistakes
+        from orchestration.prefect.ui import serve, show_last
     except KeyboardInterrupt:
         return 130
     prepare_process()

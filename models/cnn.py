@@ -16,8 +16,8 @@ import keras
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from models import Shapes
-from models.layers import DepthPool
+from models.common.layers import DepthPool
+from models.common.outputs import Shapes
 
 
 class Block(TypedDict):

@@ -16,7 +16,7 @@ import keras
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
-from models import Shapes, network_input
+from models.common.outputs import Shapes, network_input
 
 
 class Extractor(TypedDict):

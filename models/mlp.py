@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import keras
 
-from models import Shapes
+from models.common.outputs import Shapes
 
 
 def build(

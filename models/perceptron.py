@@ -7,13 +7,13 @@ b += eta (y - step).
 It is plain gradient descent, one instance at a time, on the half squared error (y - step)^2 / 2 if the
 step's derivative, which is 0 wherever it exists, is taken as 1: the loss's gradient in the step is
 -(y - step), and that times x is what the rule adds. So `fit` trains it with SGD(eta), batch size 1 and
-`models.losses.half_squared_error`, under any Keras backend.
+`models.common.losses.half_squared_error`, under any Keras backend.
 """
 
 import keras
 from keras import ops
 
-from models import Shapes
+from models.common.outputs import Shapes
 
 
 @ops.custom_gradient

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import keras
 
-from models import Shapes, network_input
+from models.common.outputs import Shapes, network_input
 
 
 def build(

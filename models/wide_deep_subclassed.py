@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import keras
 
-from models import Shapes
+from models.common.outputs import Shapes
 
 
 @keras.saving.register_keras_serializable("heaviside")

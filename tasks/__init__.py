@@ -1,4 +1,4 @@
-"""The steps of the pipeline, one file each: a plain function that does the work and the Prefect task around it."""
+"""The steps of the pipeline, by subject. A step is a plain function, with a Prefect task around it."""
 
 import logging
 

@@ -31,7 +31,7 @@ FEW_MODELS = (
     "fashion_mlp",
     "multi_input_cnn",
 )
-FEW_PARITIES = ("housing_mlp", "housing_wide_deep_aux")
+FEW_LECTURE_RECIPES = ("housing_mlp", "housing_wide_deep_aux")
 DVC = [sys.executable, "-m", "dvc"]
 
 
@@ -61,8 +61,8 @@ def make_workspace(folder: Path) -> Path:
         os.chdir(before)
     params = YAML().load(folder / "params.yaml")
     short: dict[str, object] = {f"models__{name}__fit__epochs": 1 for name in params["models"]}
-    for name in params["parity"]:
-        short |= {f"parity__{name}__fit__epochs": 1, f"parity__{name}__seeds": [42]}
+    for name in params["lecture_recipes"]:
+        short |= {f"lecture_recipes__{name}__fit__epochs": 1, f"lecture_recipes__{name}__seeds": [42]}
     edit_params(folder, **short)
     return folder
 
@@ -86,8 +86,8 @@ def prepared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from config import paths
     from config.params import load_params
     from datasets import get_dataset
-    from tasks.ingest import fetch, provenance, write_raw
-    from tasks.prepare import prepare, write_prepared
+    from tasks.preparation.ingest import fetch, provenance, write_raw
+    from tasks.preparation.prepare import prepare, write_prepared
 
     folder = make_workspace(tmp_path_factory.mktemp("prepared"))
     with pytest.MonkeyPatch.context() as patch:
@@ -122,15 +122,15 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def serve(home: Path, **settings: str) -> Iterator[str]:
     """Run a Prefect server that is none of a workspace's; settings: of Prefect, as environment variables."""
-    from config.environment import SERVER
-    from flows.server import BARE, answers, bound_socket, stop
+    from orchestration.environment import SERVER
+    from orchestration.prefect.server import BARE, answers, bound_socket, stop
 
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     with bound_socket(None) as listener, (home / "server.log").open("w") as log:
         port, descriptor = listener.getsockname()[1], listener.fileno()
         words = [os.getpid(), home / "server", descriptor]
         keeper = subprocess.Popen(  # which ends it even when the tests are killed
-            [sys.executable, "-m", "flows.server", *map(str, words)],
+            [sys.executable, "-m", "orchestration.prefect.server", *map(str, words)],
             cwd=ROOT,
             env={**own, **BARE, SERVER: "1", "PREFECT_HOME": ".", "PREFECT_SERVER_ANALYTICS_ENABLED": "0", **settings},
             stdout=log,
@@ -149,7 +149,7 @@ def serve(home: Path, **settings: str) -> Iterator[str]:
 @contextmanager
 def open_ui(folder: Path, environment: dict[str, str], port: int | None = None) -> Iterator[httpx.Client]:
     """Run `python -m flows.ui` in a workspace and yield a client of its API; at the end no process of it is left."""
-    from flows.server import free_port
+    from orchestration.prefect.server import free_port
 
     port = port or free_port()
     command = [sys.executable, "-m", "flows.ui", "--port", str(port)]
@@ -195,7 +195,11 @@ def keep_only(folder: Path, models: Collection[str]) -> None:
     """Leave in `folder/params.yaml` these models and what belongs to them; the demo and test_training have them all."""
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
-    for section, kept in (("models", models), ("notes", models), ("parity", {*FEW_PARITIES} & {*models})):
+    for section, kept in (
+        ("models", models),
+        ("notes", models),
+        ("lecture_recipes", {*FEW_LECTURE_RECIPES} & {*models}),
+    ):
         for name in [*params[section]]:
             if name not in kept:
                 del params[section][name]

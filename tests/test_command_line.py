@@ -52,7 +52,7 @@ def test_a_server_takes_all_that_begin_at_once(api_url):
 
 
 def test_an_interrupt_that_hits_a_destructor_is_delivered_again(monkeypatch):
-    from flows.command_line import interrupt_again
+    from orchestration.command_line import interrupt_again
 
     class Unlucky:
         def __del__(self):
@@ -109,7 +109,7 @@ def test_every_make_target_of_the_documents_exists():
         assert named <= targets
 
 
-@pytest.mark.parametrize("flow", ["ingest", "prepare", "train", "parity", "baselines", "report"])
+@pytest.mark.parametrize("flow", ["ingest", "prepare", "train", "lecture_recipe", "baselines", "report"])
 def test_help_does_not_wait_for_tensorflow(workspace, settings, flow):
     command = [sys.executable, "-X", "importtime", "-m", f"flows.{flow}", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=settings)

@@ -13,18 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config import paths
-from config.errors import UserError
 from config.params import load_params
 from datasets import get_dataset
 from datasets.dataset import to_column
-from tasks.contracts import read_contract
-from tasks.examples import read_examples, read_schema
-from tasks.files import read_table, write_table
-from tasks.prepare import INDEX, read_prepared_schema, read_statistics
-from tasks.raw import read_provenance
-from tasks.report.data import describe_data
-from tasks.report.read import read_artifacts, read_baselines, read_data, read_graph, read_metrics, read_parity
-from tasks.stream import open_split
+from runtime.errors import UserError
+from tasks.data.contracts import read_contract
+from tasks.data.examples import read_examples
+from tasks.data.files import read_table, write_table
+from tasks.data.normalization import read_statistics
+from tasks.data.raw import read_provenance
+from tasks.data.schema import INDEX, read_prepared_schema, read_schema
+from tasks.data.streaming import open_split
+from tasks.report.dataset_page import describe_data
+from tasks.report.read import read_artifacts, read_baselines, read_data, read_graph, read_lecture_recipe, read_metrics
 
 PUBLISHED = get_dataset("iris").sha256
 
@@ -212,7 +213,7 @@ def message(read: Callable[[], object]) -> str | None:
 
 
 def draw_graph(path: Path) -> None:
-    from tasks.report.drawing import draw
+    from tasks.report.network_diagram import draw
 
     draw(read_graph(path, "train@iris_mlp"))
 
@@ -305,11 +306,11 @@ def test_predictions_that_are_not_those_of_the_metrics_are_left_out(prepared, pr
 
 @pytest.mark.parametrize("text", ["{}", '{"runs": 3}', '{"runs": [{"seed": "x"}]}', "[" * 100_000])
 def test_the_report_leaves_out_what_parity_and_baselines_did_not_write(workspace, text):
-    for folder in (paths.parity_folder("housing_mlp"), paths.BASELINES):
+    for folder in (paths.lecture_recipe_folder("housing_mlp"), paths.BASELINES):
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(text)
         (folder / "history.csv").write_text("normalization,seed,epoch\nstandard,1,1\n")
-    assert read_parity("housing_mlp") is None
+    assert read_lecture_recipe("housing_mlp") is None
     assert read_baselines(load_params()) == {}
 
 
@@ -333,7 +334,7 @@ def test_a_page_of_data_whose_files_are_damaged_is_still_described(prepared):
 
 
 def test_a_contract_tells_a_long_value_by_its_beginning(prepared):
-    from tasks.contracts import PREPARED_SCHEMA
+    from tasks.data.contracts import PREPARED_SCHEMA
 
     edit(SCHEMA, "target", to=["x" * 10_000])
     with pytest.raises(UserError) as error:

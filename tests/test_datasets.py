@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from config import paths
-from config.errors import SourceUnreachableError, UserError
 from config.params import load_params
 from datasets import dataset_names, get_dataset
 from datasets.dataset import checksum, to_column, to_values
-from tasks.ingest import fetch, is_unreachable, provenance, write_raw
+from runtime.errors import SourceUnreachableError, UserError
+from tasks.preparation.ingest import fetch, is_unreachable, provenance, write_raw
 
 NAMES = dataset_names()
 

@@ -14,13 +14,13 @@ from prefect.utilities.callables import parameter_schema
 from flows import deployed
 from flows.pipeline import pipeline
 
-ENTRYPOINTS = {"pipeline": "flows/pipeline.py:pipeline", "train": "flows/deployed.py:train_model"}
+ENTRYPOINTS = {"pipeline": "flows/pipeline.py:pipeline", "train": "flows/deployments.py:train_model"}
 FLOWS = {"pipeline": pipeline, "train": deployed.train_model}
 
 
 @pytest.fixture
 def deployment(workspace, api_url):
-    """Make a deployment of this workspace's flow NAME, as flows/registration.py does, and return its id."""
+    """Make a deployment of this workspace's flow NAME, as `make ui` does, and return its id."""
 
     def make(name: str) -> str:
         with httpx.Client(base_url=api_url) as client:

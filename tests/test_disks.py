@@ -17,19 +17,19 @@ import pytest
 from conftest import DVC, contents, make_workspace
 
 from config import paths
-from config.disk import explain
-from config.errors import UserError
 from config.params import load_params
 from datasets import get_dataset
 from flows import demo
-from stages.dvc_state import USERS, is_broken, mend_dvc_state
-from stages.graph import read_plan
-from stages.workspace import CLAIM, claimed_workspace
-from tasks.checkpoints import open_checkpoints
-from tasks.files import staged_files, staged_folder, write_text
-from tasks.prepare import read_statistics
-from tasks.raw import read_provenance, read_raw
+from orchestration.dvc.graph import read_plan
+from orchestration.dvc.state import USERS, is_broken, mend_dvc_state
+from orchestration.workspace_lock import CLAIM, claimed_workspace
+from runtime.atomic_outputs import atomic_files, atomic_folder, write_text
+from runtime.disk import explain
+from runtime.errors import UserError
+from tasks.data.normalization import read_statistics
+from tasks.data.raw import read_provenance, read_raw
 from tasks.report.read import read_artifacts
+from tasks.training.checkpoints import open_checkpoints
 
 MEMORY = Path("/dev/shm")
 
@@ -89,7 +89,7 @@ def linked(other_disk, tmp_path, monkeypatch) -> Path:
 
 
 def publish(text: str) -> None:
-    with staged_folder(Path("artifacts/m")) as folder:
+    with atomic_folder(Path("artifacts/m")) as folder:
         (folder / "file").write_text(text)
 
 
@@ -112,7 +112,7 @@ def test_a_folder_that_is_a_link_to_another_disk_stays_one(other_disk, tmp_path,
 
 def test_files_on_another_disk_are_replaced_together(linked):
     for text in ("old", "new"):
-        with staged_files(Path("artifacts"), "d") as folder:
+        with atomic_files(Path("artifacts"), "d") as folder:
             for name in ("a", "b"):
                 (folder / name).write_text(text)
     assert contents(linked) == {str(linked / name): b"new" for name in ("a", "b")}
@@ -162,8 +162,8 @@ def test_a_folder_that_is_a_mount_point_gets_its_new_content(mounting, other_dis
     (source / "file").write_text("old")
     code = "from tests_of_disks import publish; publish('new')"
     (workspace / "tests_of_disks.py").write_text(
-        "from pathlib import Path\nfrom tasks.files import staged_folder\n"
-        "def publish(text):\n    with staged_folder(Path('artifacts/m')) as folder:\n"
+        "from pathlib import Path\nfrom runtime.atomic_outputs import atomic_folder\n"
+        "def publish(text):\n    with atomic_folder(Path('artifacts/m')) as folder:\n"
         "        (folder / 'file').write_text(text)\n        (folder / 'another').write_text(text)\n"
     )
     (workspace / "artifacts/m").mkdir(parents=True)
@@ -303,15 +303,15 @@ FILLING = """
 import shutil, subprocess, sys
 from pathlib import Path
 from config import paths
-from config.disk import explain
+from runtime.disk import explain
 from datasets import get_dataset
-from tasks.files import staged_files, staged_folder
-from tasks.ingest import fetch, write_raw
+from runtime.atomic_outputs import atomic_files, atomic_folder
+from tasks.preparation.ingest import fetch, write_raw
 
 def publish(source_rows, text):
-    with staged_files(paths.RAW, "iris") as folder:
+    with atomic_files(paths.RAW, "iris") as folder:
         write_raw(dataset, "sample", table.slice(0, source_rows), folder)
-    with staged_folder(Path("data/own")) as folder:
+    with atomic_folder(Path("data/own")) as folder:
         for name in "ab":
             (folder / name).write_text(text * 3000)
 
@@ -398,7 +398,7 @@ def reads_plan() -> None:
 
 
 def ingests() -> None:
-    with staged_files(paths.RAW, "iris"):
+    with atomic_files(paths.RAW, "iris"):
         pass
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from conftest import edit_params
 
-from tasks.download import check_answers
+from tasks.preparation.download import check_answers
 
 GIVE_UP = 600  # seconds; the loaders by themselves go on for longer, or for ever
 Answer = Callable[[socket.socket, bytes], None]
@@ -149,7 +149,7 @@ def test_without_a_network_the_error_comes_in_seconds(dataset, empty_caches, wor
 # Runs a command where the server of names, at 127.0.0.1, does not answer.
 WITHOUT_NAMES = """
 import socket, subprocess, sys
-from flows.server import bring_loopback_up
+from orchestration.prefect.server import bring_loopback_up
 bring_loopback_up()
 names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 names.bind(("127.0.0.1", 53))

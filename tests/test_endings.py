@@ -146,7 +146,7 @@ def test_a_fork_server_that_is_killed_costs_its_stages_alone(start, small, setti
 
 def test_a_flow_goes_on_where_no_process_can_be_forked_ahead(small, settings, monkeypatch):
     monkeypatch.chdir(small)
-    preload = small / "stages/preload.py"
+    preload = small / "orchestration/executors/preload.py"
     before = preload.read_text()
     preload.write_text("raise SystemExit('broken')\n")
     command = [*PIPELINE, "--force", "ingest@line"]

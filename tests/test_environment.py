@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 from conftest import DVC, FEW_MODELS, ROOT, keep_only
 
-from config.environment import FAMILIES, described
+from orchestration.environment import FAMILIES, described
 
 # What a machine behind a proxy, with another project's settings, has set.
 ADVERSE = {
@@ -129,7 +129,7 @@ def test_only_a_proxy_with_which_a_client_can_be_made_is_kept(value, kept):
 
 @pytest.mark.parametrize("pid", ["", "999999999"])
 def test_what_a_run_left_over_in_a_shell_is_not_believed(run_flow, workspace, pid):
-    left = {"HEAVISIDE_PIPELINE_RUN": str(uuid4()), "HEAVISIDE_ENDINGS": "nonsense", "DVC_STAGE": "ingest@line"}
+    left = {"HEAVISIDE_PIPELINE_RUN": str(uuid4()), "HEAVISIDE_STAGES_NOT_DONE": "nonsense", "DVC_STAGE": "ingest@line"}
     done = run_flow("ingest", "line", **left, **({"HEAVISIDE_PIPELINE_PROCESS": pid} if pid else {}))
     assert done.returncode == 0, done.stderr
     assert (workspace / "data/raw/line.parquet").exists()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from config.errors import UserError
-from tasks.files import read_json, read_table, staged_files, staged_folder, write_json
+from runtime.atomic_outputs import atomic_files, atomic_folder
+from runtime.errors import UserError
+from tasks.data.files import read_json, read_table, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -18,12 +19,12 @@ def in_tmp(tmp_path, monkeypatch):
 
 
 def publish(text: str) -> None:
-    with staged_folder(Path("artifacts/m")) as folder:
+    with atomic_folder(Path("artifacts/m")) as folder:
         (folder / "file").write_text(text)
 
 
 def test_what_a_stage_makes_is_replaced_whole():
-    with staged_folder(Path("artifacts/m")) as folder:
+    with atomic_folder(Path("artifacts/m")) as folder:
         (folder / "file").mkdir()
         (folder / "file/old").write_text("old")
     publish("new")
@@ -42,12 +43,12 @@ def test_files_that_the_stage_did_not_make_are_kept():
 
 
 def test_a_folder_that_is_one_output_is_not_replaced_over_files_of_the_user():
-    with staged_folder(Path("data/prepared/iris"), others="refuse") as folder:
+    with atomic_folder(Path("data/prepared/iris"), others="refuse") as folder:
         (folder / "train.parquet").write_text("old")
     Path("data/prepared/iris/notes.txt").write_text("mine")
     with (
         pytest.raises(UserError, match=r"data/prepared/iris holds notes\.txt"),
-        staged_folder(Path("data/prepared/iris"), others="refuse") as folder,
+        atomic_folder(Path("data/prepared/iris"), others="refuse") as folder,
     ):
         (folder / "train.parquet").write_text("new")
     assert Path("data/prepared/iris/notes.txt").read_text() == "mine"
@@ -56,7 +57,7 @@ def test_a_folder_that_is_one_output_is_not_replaced_over_files_of_the_user():
 
 def test_a_failure_leaves_the_previous_folder_and_no_rubbish():
     publish("before")
-    with contextlib.suppress(RuntimeError), staged_folder(Path("artifacts/m")) as folder:
+    with contextlib.suppress(RuntimeError), atomic_folder(Path("artifacts/m")) as folder:
         (folder / "file").write_text("half")
         raise RuntimeError
     assert Path("artifacts/m/file").read_text() == "before"
@@ -65,13 +66,13 @@ def test_a_failure_leaves_the_previous_folder_and_no_rubbish():
 
 def test_files_are_moved_beside_those_of_others():
     for name in ("a", "b"):
-        with staged_files(Path("data/raw"), name) as folder:
+        with atomic_files(Path("data/raw"), name) as folder:
             (folder / f"{name}.json").write_text(name)
     assert sorted(file.name for file in Path("data/raw").iterdir()) == ["a.json", "b.json"]
 
 
 def killed_in_the_middle() -> None:
-    with staged_folder(Path("artifacts/m")) as folder:
+    with atomic_folder(Path("artifacts/m")) as folder:
         (folder / "file").write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -106,7 +107,7 @@ def test_a_kill_between_the_two_renames_is_mended_by_the_next_run():
     publish("before")
     Path(".staging/artifacts-m").mkdir()
     Path("artifacts/m").rename(".staging/artifacts-m/old")
-    with contextlib.suppress(RuntimeError), staged_folder(Path("artifacts/m")):
+    with contextlib.suppress(RuntimeError), atomic_folder(Path("artifacts/m")):
         raise RuntimeError
     assert Path("artifacts/m/file").read_text() == "before"
 
@@ -124,7 +125,7 @@ def killed_between_two_parts() -> None:
 
 
 def publish_parts(text: str) -> None:
-    with staged_files(Path("data/raw"), "d") as folder:
+    with atomic_files(Path("data/raw"), "d") as folder:
         for name in ("a", "b"):
             (folder / name).write_text(text)
 
@@ -135,7 +136,7 @@ def test_files_that_belong_together_come_back_together_after_a_kill_between_them
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    with contextlib.suppress(RuntimeError), staged_files(Path("data/raw"), "d"):
+    with contextlib.suppress(RuntimeError), atomic_files(Path("data/raw"), "d"):
         raise RuntimeError
     assert {file.name: file.read_text() for file in Path("data/raw").iterdir()} == {"a": "old", "b": "old"}
 
@@ -157,7 +158,7 @@ def test_files_that_belong_together_stay_together_where_one_cannot_be_moved(monk
 
 
 def test_two_writers_of_one_output_exclude_each_other():
-    with staged_folder(Path("artifacts/m")), pytest.raises(UserError, match="being written by another run"):
+    with atomic_folder(Path("artifacts/m")), pytest.raises(UserError, match="being written by another run"):
         publish("second")
 
 

@@ -20,7 +20,7 @@ sys.exit(int(sys.argv[1]))
 ASK = """
 import sys, tempfile
 from pathlib import Path
-from tasks.fresh import keep_spare, run_fresh
+from runtime.isolated_process import keep_spare, run_fresh
 import colorsys
 if sys.argv[1] == "forked":
     keep_spare()

@@ -6,10 +6,12 @@ import pytest
 from conftest import ROOT, edit_params
 
 from config.params import ModelParams, load_params
-from models import build_model, draw_weights, named_outputs, network_input
-from tasks.examples import Examples, read_examples
-from tasks.fit import Fitted, fit, rows_in_groups
-from tasks.hardware import has_convolutions
+from models.common.outputs import named_outputs, network_input
+from models.common.registry import build_model
+from models.common.weights import draw_weights
+from tasks.data.examples import Examples, read_examples
+from tasks.training.fit import Fitted, fit, rows_in_groups
+from tasks.training.hardware import has_convolutions
 
 MODELS = load_params(ROOT / "params.yaml").models
 BATCH = 32

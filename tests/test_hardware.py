@@ -13,12 +13,12 @@ import tensorflow as tf
 from conftest import ROOT, edit_params
 from pydantic import TypeAdapter, ValidationError
 
-from config.errors import UserError
 from config.params import Hardware, load_params
 from datasets import get_dataset
-from models import build_model
-from tasks import hardware
-from tasks.hardware import (
+from models.common.registry import build_model
+from runtime.errors import UserError
+from tasks.training import hardware
+from tasks.training.hardware import (
     choose_execution,
     choose_precision,
     faster_precision,
@@ -70,7 +70,7 @@ def test_threads_are_one_for_numbers_and_every_core_for_pictures():
 THREADS = """
 import sys
 from pathlib import Path
-from tasks.hardware import use_device
+from tasks.training.hardware import use_device
 use_device("cpu", int(sys.argv[1]))
 import tensorflow as tf
 big = tf.random.normal([1000, 1000])
@@ -202,9 +202,9 @@ MEASURED_OR_PINNED = """
 import hashlib, sys
 from pathlib import Path
 from config.params import load_params
-from tasks import hardware
-from tasks.examples import read_examples
-from tasks.fit import fit
+from tasks.training import hardware
+from tasks.data.examples import read_examples
+from tasks.training.fit import fit
 hardware.processor_multiplies_bfloat16 = lambda: True
 hardware.BFLOAT16_MARGIN = 0
 params = load_params()
@@ -264,8 +264,8 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pathlib import Path
 from config.params import load_params
-from tasks import fit as fitting
-from tasks.examples import read_examples
+from tasks.training import fit as fitting
+from tasks.data.examples import read_examples
 name, folder = sys.argv[1:]
 params = load_params()
 recipe = params.model(name)

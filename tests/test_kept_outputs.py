@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import DVC, contents, edit_params
 
-from tasks.identity import checksums
+from tasks.publishing.checksums import checksums
 
 pytestmark = pytest.mark.xdist_group("small")
 

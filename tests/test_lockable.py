@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import settings as with_settings
 from hypothesis import strategies as st
 
-from config.errors import UserError
 from config.lockable import DEEPEST, refuse_unwritable
 from config.params import load_params
-from stages.lockfile import difference
+from orchestration.dvc.lockfile import difference
+from runtime.errors import UserError
 
 # Much of what YAML has a meaning for, lengths around those at which lines are broken, and anything else.
 ODD = st.sampled_from(

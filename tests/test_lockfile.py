@@ -9,8 +9,8 @@ from dvc.utils.serialize._yaml import parse_yaml_for_update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.errors import UserError
-from stages.lockfile import LOCK_FILE, entries, locked_stages, merge, put_in_order
+from orchestration.dvc.lockfile import LOCK_FILE, entries, locked_stages, merge, put_in_order
+from runtime.errors import UserError
 
 # Short enough for a line: tests/test_lockable.py has what DVC would fold.
 words = st.text(st.sampled_from("abz019@-_./ :'#,{}\u00e4"), min_size=1, max_size=30).map(str.strip).filter(bool)
@@ -89,7 +89,7 @@ def lock(tmp_path, monkeypatch):
     from dvc.repo import Repo
     from dvc.stage import serialize
 
-    from stages import lockfile
+    from orchestration.dvc import lockfile
 
     monkeypatch.chdir(tmp_path)
     for module in (lockfile, serialize):  # ours, and DVC's own

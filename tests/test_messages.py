@@ -11,8 +11,8 @@ import pytest
 from conftest import DVC, edit_params, make_repository, make_workspace
 from ruamel.yaml import YAML
 
-from config.errors import UserError
-from stages.settings import override
+from orchestration.settings import override
+from runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def test_an_unknown_family_is_told_by_every_command_that_runs_our_code(workspace
 def test_figures_and_experiments_fit_a_screen(run, trained):
     made = run(*PIPELINE, ONE, "--set", "models.linear_neuron.fit.epochs=3", "--set", "seed=7")
     assert made.returncode == 0, made.stderr
-    shown = run(sys.executable, "-m", "flows.figures")
+    shown = run(sys.executable, "-m", "flows.metrics")
     assert shown.returncode == 0, shown.stderr
     assert max(map(len, shown.stdout.splitlines())) <= 100
     text = " ".join(shown.stdout.replace("│", " ").split())

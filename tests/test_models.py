@@ -11,21 +11,15 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import Perceptron
 from sklearn.model_selection import train_test_split
 
-from config.errors import UserError
 from config.params import load_params
-from models import (
-    adapt_normalization,
-    build_model,
-    draw_weights,
-    family_names,
-    named_outputs,
-    network_input,
-    output_shapes,
-)
-from models.layers import DepthPool
-from models.losses import half_squared_error
+from models.common.features import columns_needed, compute_inputs, get_input_view, get_target_view
+from models.common.layers import DepthPool
+from models.common.losses import half_squared_error
+from models.common.outputs import named_outputs, network_input
+from models.common.registry import build_model, family_names, output_shapes
+from models.common.weights import adapt_normalization, draw_weights
 from models.perceptron import ThresholdUnit, heaviside
-from models.views import columns_needed, compute_inputs, get_input_view, get_target_view
+from runtime.errors import UserError
 
 # Inputs, parameters in all, trainable parameters: the table of the notes' architectures.
 EXPECTED = {

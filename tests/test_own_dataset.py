@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from conftest import edit_params
 
-from config.errors import UserError
 from datasets import get_dataset, what_is_wrong
 from datasets.dataset import Derived, checksum
-from tasks.ingest import fetch
+from runtime.errors import UserError
+from tasks.preparation.ingest import fetch
 
 IRIS = get_dataset("iris")
 ROWS = IRIS.generate()

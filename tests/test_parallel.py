@@ -20,7 +20,7 @@ from distributed import Client
 from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
-from flows.server import free_port
+from orchestration.prefect.server import free_port
 
 pytestmark = pytest.mark.xdist_group("parallel")
 

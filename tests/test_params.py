@@ -7,8 +7,8 @@ from conftest import edit_params
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.errors import UserError
 from config.params import load_params, parse_share
+from runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,17 @@ from config.params import load_params, parse_share
             "svm",
             ["dummy_line.estimator", "'dummy', 'perceptron' or 'mlp'", "'svm'"],
         ),
-        ("parity__housing_mlp__family", "cnn", ["parity.housing_mlp.family is 'cnn'", "the model's is 'mlp'"]),
-        ("parity__housing_mlp__seeds", [], ["parity.housing_mlp.seeds", "at least 1 item"]),
-        ("parity__housing_mlp__compile__loss", "binary_crossentropy", ["parity.housing_mlp", "use mean_squared_error"]),
+        (
+            "lecture_recipes__housing_mlp__family",
+            "cnn",
+            ["lecture_recipes.housing_mlp.family is 'cnn'", "the model's is 'mlp'"],
+        ),
+        ("lecture_recipes__housing_mlp__seeds", [], ["lecture_recipes.housing_mlp.seeds", "at least 1 item"]),
+        (
+            "lecture_recipes__housing_mlp__compile__loss",
+            "binary_crossentropy",
+            ["lecture_recipes.housing_mlp", "use mean_squared_error"],
+        ),
         ("datasets__california_housing__tail", None, ["'clipped' needs"]),
         ("models__housing_mlp__fit__early_stopping", {"patience": 0}, ["early_stopping.patience", "greater than 0"]),
         ("models__housing_mlp__fit__class_weight", "even", ["fit.class_weight", "'balanced'", "'even'"]),
@@ -70,7 +78,11 @@ from config.params import load_params, parse_share
         ("hardware__threads", 10**6, ["hardware.threads", "equal to 1024"]),
         ("hardware__memory", f"{'9' * 400} GB", ["hardware.memory", "such as 800 MB"]),
         ("datasets__iris__split__test", "1e-999999999", ["datasets.iris.split.test", "such as 0.25 or 1/12"]),
-        ("parity__housing_mlp__seeds", [42] * 1001, ["parity.housing_mlp.seeds", "at most 1000 items"]),
+        (
+            "lecture_recipes__housing_mlp__seeds",
+            [42] * 1001,
+            ["lecture_recipes.housing_mlp.seeds", "at most 1000 items"],
+        ),
         ("baselines__sklearn_iris_mlp__arguments", {"hidden_layer_sizes": [10**9]}, ["hidden_layer_sizes", "10000"]),
         ("baselines__sklearn_iris_mlp__arguments", {"max_iter": 10**18}, ["arguments", "2147483647"]),
         ("models__" + "a" * 300, {}, ["at most 64 characters", "(300 characters)"]),
@@ -148,14 +160,14 @@ def test_a_file_full_of_faults_is_told_in_a_few_lines(workspace):
         ("models/mine.py", "def build(inputs, name, *, units=3): ...", "models__iris_mlp__build", {"units": 3}),
         ("models/mine.py", "def build(", "models__iris_mlp__build", {"told": "when it is imported"}),
         (
-            "models/views.py",
+            "models/common/features.py",
             "INPUT_VIEWS = {}\nINPUT_VIEWS['mine'] = 1",
             "models__iris_mlp__inputs",
             {"features": "mine"},
         ),
-        ("models/views.py", "INPUT_VIEWS = make_views()", "models__iris_mlp__inputs", {"features": "mine"}),
+        ("models/common/features.py", "INPUT_VIEWS = make_views()", "models__iris_mlp__inputs", {"features": "mine"}),
         (
-            "models/views.py",
+            "models/common/features.py",
             "OLD = {}\nINPUT_VIEWS = {**OLD, 'a': 1}",
             "models__iris_mlp__inputs",
             {"features": "mine"},

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_lockfile import stages, words
 
-from stages.parsing import parse_anew, parse_yaml
+from orchestration.dvc.yaml_cache import parse_anew, parse_yaml
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml", "params.yaml"])

@@ -37,7 +37,7 @@ def stages_run(output: str) -> list[str]:
 def test_every_stage_ran_exactly_once(repo):
     ran = stages_run((repo / "run.log").read_text())
     params = load_params(repo / "params.yaml")
-    stages = 2 * len(params.datasets) + len(params.models) + len(params.parity) + 2  # and baselines, report
+    stages = 2 * len(params.datasets) + len(params.models) + len(params.lecture_recipes) + 2  # and baselines, report
     assert len(ran) == len(set(ran)) == stages
     assert ran[-1] == "report"
 
@@ -119,7 +119,7 @@ def test_without_a_cache_a_failing_stage_keeps_its_outputs(run, repo):
 
 def test_a_defect_keeps_its_traceback_and_the_previous_outputs(run, repo):
     before = contents(Path("artifacts/linear_neuron"))
-    code = repo / "tasks/evaluate.py"
+    code = repo / "tasks/evaluation/evaluate.py"
     code.write_text(code.read_text().replace("names = class_names(params, schema)", "names = 1 / 0"))
     done = run(*DVC, "repro", "-s", "train@linear_neuron")
     assert done.returncode != 0

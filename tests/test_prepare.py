@@ -9,10 +9,11 @@ from config import paths
 from config.params import load_params
 from datasets import get_dataset
 from datasets.dataset import to_column, to_values
-from tasks.files import read_table, write_table
-from tasks.normalize import normalize, train_statistics
-from tasks.prepare import count_duplicates, prepare, prepared_schema
-from tasks.raw import read_provenance, read_raw
+from tasks.data.files import read_table, write_table
+from tasks.data.normalization import normalize, train_statistics
+from tasks.data.raw import read_provenance, read_raw
+from tasks.data.schema import prepared_schema
+from tasks.preparation.prepare import count_duplicates, prepare
 
 
 def read(name: str) -> pa.Table:

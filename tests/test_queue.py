@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.errors import UserError
 from flows.pipeline import refuse_unreachable_server
-from stages.graph import Plan
-from stages.machine import Machine, visible_gpus
-from stages.queue import Needs, drive
+from orchestration.dvc.graph import Plan
+from orchestration.resources import Machine, visible_gpus
+from orchestration.scheduler import Needs, drive
+from runtime.errors import UserError
 
 
 class Future:

@@ -10,12 +10,13 @@ import pytest
 from conftest import edit_params
 
 from config import paths
-from config.errors import UserError
 from config.params import load_params
-from tasks.examples import read_examples, read_schema
-from tasks.files import read_table, write_table
-from tasks.fit import Fitted, fit
-from tasks.recipe import check_recipe
+from runtime.errors import UserError
+from tasks.data.examples import read_examples
+from tasks.data.files import read_table, write_table
+from tasks.data.schema import read_schema
+from tasks.training.fit import Fitted, fit
+from tasks.training.recipe_checks import check_recipe
 
 
 def train(name: str, logs: Path | None = None) -> Fitted:
@@ -249,10 +250,10 @@ def test_what_does_not_fit_is_refused_before_training(prepared, name, edits, tol
 
 
 def test_parity_runs_every_seed_with_every_preparation(prepared, run_flow):
-    edit_params(prepared, parity__housing_wide_deep_aux__seeds=[1, 2])
-    done = run_flow("parity", "housing_wide_deep_aux")
+    edit_params(prepared, lecture_recipes__housing_wide_deep_aux__seeds=[1, 2])
+    done = run_flow("lecture_recipe", "housing_wide_deep_aux")
     assert done.returncode == 0, done.stderr[-2000:]
-    folder = paths.parity_folder("housing_wide_deep_aux")
+    folder = paths.lecture_recipe_folder("housing_wide_deep_aux")
     runs = json.loads((folder / "metrics.json").read_text())["runs"]
     assert [(run["normalization"], run["seed"]) for run in runs] == [
         (normalization, seed) for normalization in ("standard", "clipped") for seed in (1, 2)

@@ -19,17 +19,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.errors import UserError
 from config.params import load_params
 from datasets import get_dataset
+from runtime.errors import UserError
 from tasks.report import report
 from tasks.report.charts import drawn_beside
 from tasks.report.classification import calibration, confusion, worst_mistakes
 from tasks.report.diagnosis import diagnose, weak_classes, weak_slices
-from tasks.report.drawing import draw
 from tasks.report.drift import compare_splits, far_out
-from tasks.report.figures import duration, number, sourced, verdict
-from tasks.report.model import describe_parity
+from tasks.report.formatting import duration, number, sourced, verdict
+from tasks.report.model_page import describe_lecture_recipe
+from tasks.report.network_diagram import draw
 
 pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
 
@@ -120,7 +120,7 @@ def test_every_chart_is_drawn_and_all_that_is_seen_has_a_text(browser, repo):
             aux = "loss_weights" in model.compile.model_dump(exclude_none=True)
             of_task = 2 if model.task == "regression" else 1  # scatter and residuals; calibration
             on_map = model.task == "regression" and model.dataset == "california_housing"
-            assert len(charts) == 2 + aux + of_task + on_map + (page.stem in params.parity)
+            assert len(charts) == 2 + aux + of_task + on_map + (page.stem in params.lecture_recipes)
         elif page.stem != "index":
             assert charts
 
@@ -582,7 +582,7 @@ def test_the_highest_figure_counts_from_the_fourth_epoch_on():
         "metrics": {"valid": {"rmse": 0.5}, "test": {"rmse": 0.4}},
     }
     with drawn_beside():
-        shown = describe_parity({"history": pd.DataFrame(epochs), "runs": [run]}, "rmse", {})
+        shown = describe_lecture_recipe({"history": pd.DataFrame(epochs), "runs": [run]}, "rmse", {})
     assert shown["rows"][0]["highest"] == 0.6
     assert shown["means"] == [{"normalization": "standard", "valid": 0.5, "test": {"rmse": 0.4}}]
 

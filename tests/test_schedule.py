@@ -15,9 +15,9 @@ from conftest import DVC, ROOT, edit_params, make_workspace, open_ui, sign_in
 from prefect.settings import PREFECT_HOME, temporary_settings
 from ruamel.yaml import YAML
 
-from config.errors import UserError
-from flows import registration
-from flows.server import start_keeper, stop
+from orchestration.prefect import registration
+from orchestration.prefect.server import start_keeper, stop
+from runtime.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("schedule")
 
@@ -228,7 +228,7 @@ def test_a_registration_that_is_killed_loses_no_schedule(served, registered, env
     registered.patch(address, json={"active": True, "schedule": {"cron": "1 2 * * *"}}).raise_for_status()
     folder, client = served
     settings = {**environment, "PREFECT_API_URL": str(client.base_url).rstrip("/")}
-    program = "from flows.registration import register\nprint('begins', flush=True)\nregister()"
+    program = "from orchestration.prefect.registration import register\nprint('begins', flush=True)\nregister()"
     for seconds in (0.2, 0.5, 0.8, 1.2):
         command = [sys.executable, "-c", program]
         with subprocess.Popen(command, cwd=folder, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as one:
@@ -243,7 +243,7 @@ def test_a_registration_that_is_killed_loses_no_schedule(served, registered, env
     [
         ({"schedules": [{"cron": "61 * * * *"}]}, "is no schedule"),
         ({"schedules": [{"corn": "0 3 * * *"}]}, "is no schedule"),
-        ({"entrypoint": "flows/deployed.py:nothing"}, "flows/deployed.py:nothing has no flow"),
+        ({"entrypoint": "flows/deployments.py:nothing"}, "flows/deployments.py:nothing has no flow"),
         ({"entrypoint": "flows/none.py:retrain"}, "flows/none.py:retrain has no flow"),
         ({"schedule": "0 3 * * *"}, "Extra inputs are not permitted"),
         ({"concurrency_limit": "many"}, "concurrency_limit"),

@@ -19,8 +19,8 @@ import websockets
 from conftest import DVC, ROOT, make_workspace, open_ui, serve, sign_in
 from prefect.settings import PREFECT_HOME, temporary_settings
 
-from config.errors import UserError
-from flows.server import SECRET, api_address, auth_string, start_keeper, stop
+from orchestration.prefect.server import SECRET, api_address, auth_string, start_keeper, stop
+from runtime.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("security")
 

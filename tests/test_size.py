@@ -9,10 +9,10 @@ import pytest
 from conftest import ROOT, edit_params
 from test_models import EXPECTED
 
-from config.errors import UserError
 from config.params import load_params
-from tasks import recipe
-from tasks.recipe import check_size, network_size
+from runtime.errors import UserError
+from tasks.training import recipe_checks as recipe
+from tasks.training.recipe_checks import check_size, network_size
 
 HUGE = [
     ("iris_mlp", {"features": (4,)}, {"hidden": [10**9], "outputs": 3}),
@@ -66,9 +66,9 @@ WITH_OR_WITHOUT = """
 import hashlib, sys
 from pathlib import Path
 from config.params import load_params
-from tasks import fit as fitting
-from tasks.examples import read_examples
-from tasks.hardware import use_device
+from tasks.training import fit as fitting
+from tasks.data.examples import read_examples
+from tasks.training.hardware import use_device
 if sys.argv[1] == "without":
     fitting.check_size = lambda *_: None
 params = load_params()

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from config.errors import UserError
 from config.params import Split
-from tasks.split import default_share, split_rows
+from runtime.errors import UserError
+from tasks.preparation.split import default_share, split_rows
 
 shares = st.one_of(st.none(), st.fractions(Fraction(1, 10), Fraction(4, 10)))
 

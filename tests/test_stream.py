@@ -8,16 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import paths
-from config.errors import UserError
 from config.params import load_params
-from tasks import batches, fused, stream
-from tasks import fit as fitting
-from tasks.batches import BATCH_ROWS, EpochOrder, block_rows, shuffled_blocks
-from tasks.evaluate import evaluate
-from tasks.examples import Examples, join, read_examples, read_schema
-from tasks.files import read_table, write_table
-from tasks.prepare import GROUP_ROWS
-from tasks.stream import Stream, open_split
+from runtime.errors import UserError
+from tasks.data import streaming as stream
+from tasks.data.examples import Examples, join, read_examples
+from tasks.data.files import read_table, write_table
+from tasks.data.schema import BATCH_ROWS, GROUP_ROWS, read_schema
+from tasks.data.streaming import Stream, open_split
+from tasks.evaluation.evaluate import evaluate
+from tasks.training import fit as fitting
+from tasks.training import fused_steps as fused
+from tasks.training import shuffling as batches
+from tasks.training.shuffling import EpochOrder, block_rows, shuffled_blocks
 
 GROUP = 64
 

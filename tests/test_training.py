@@ -15,21 +15,23 @@ from conftest import ROOT, edit_params
 from sklearn.metrics import accuracy_score, root_mean_squared_error
 
 from config import paths
-from config.errors import UserError
 from config.params import load_params
 from datasets import get_dataset
 from datasets.dataset import to_values
-from models import named_outputs, network_input
-from tasks import evaluate as evaluation
-from tasks.evaluate import evaluate, figures_per_quarter
-from tasks.examples import Examples, read_examples, read_schema
-from tasks.export import describe_origin, export, raw_columns_needed, read_statistics, sample_outputs, verify_export
-from tasks.files import read_table, write_table
-from tasks.fit import Fitted, fit, write_history
-from tasks.logs import KEPT_RUNS, run_logs
-from tasks.raw import read_raw
-from tasks.recipe import check_recipe
-from tasks.record import Stopwatch
+from models.common.outputs import named_outputs, network_input
+from runtime.errors import UserError
+from tasks.data.examples import Examples, read_examples
+from tasks.data.files import read_table, write_table
+from tasks.data.normalization import read_statistics
+from tasks.data.raw import read_raw
+from tasks.data.schema import read_schema
+from tasks.evaluation import evaluate as evaluation
+from tasks.evaluation.evaluate import evaluate, figures_per_quarter
+from tasks.publishing.export import describe_origin, export, raw_columns_needed, sample_outputs, verify_export
+from tasks.publishing.run_record import Stopwatch
+from tasks.training.fit import Fitted, fit, write_history
+from tasks.training.recipe_checks import check_recipe
+from tasks.training.tensorboard_logs import KEPT_RUNS, run_logs
 
 MODELS = list(load_params(ROOT / "params.yaml").models)
 

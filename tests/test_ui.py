@@ -20,9 +20,9 @@ import psutil
 import pytest
 from conftest import DVC, ROOT, contents, edit_params, make_repository
 
-from flows.server import free_port
-from flows.services import LogWatch, repeated_failures
-from flows.supervisor import MARK
+from orchestration.prefect.server import free_port
+from orchestration.prefect.services import LogWatch, repeated_failures
+from orchestration.prefect.supervisor import MARK
 
 pytestmark = pytest.mark.xdist_group("ui")
 
@@ -112,7 +112,11 @@ class Ui:
             return self.process.pid
         if part == "server":  # the keeper's child
             return psutil.Process(self.pid("keeper")).children()[0].pid
-        word = {"worker": "flows.worker", "keeper": "flows.server", "guard": "flows.supervisor"}[part]
+        word = {
+            "worker": "orchestration.prefect.worker",
+            "keeper": "orchestration.prefect.server",
+            "guard": "orchestration.prefect.supervisor",
+        }[part]
         return next(process.pid for process in processes(self.workspace) if word in process.cmdline())
 
     def wait(self) -> int:
@@ -259,7 +263,7 @@ def test_it_says_what_it_does_before_its_imports_are_done(workspace, environment
 
 
 def test_a_worker_that_cannot_start_is_told_with_the_end_of_its_log(workspace, environment):
-    code = workspace / "flows/worker.py"
+    code = workspace / "orchestration/prefect/worker.py"
     before = code.read_text()
     code.write_text("import no_such_module\n")
     try:
@@ -375,7 +379,7 @@ def test_a_run_whose_process_is_killed_ends_with_its_subflows_and_tasks(ui, work
 
 
 def test_a_run_that_ends_without_a_word_frees_the_slot(ui, workspace, environment):
-    code = workspace / "flows/deployed.py"
+    code = workspace / "flows/deployments.py"
     before = code.read_text()
     start = "    make_workspace(SMOKE, epochs)\n"
     assert start in before

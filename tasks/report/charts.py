@@ -17,7 +17,7 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
-from tasks.beside import processes_beside
+from runtime.process_pool import processes_beside
 
 WIDTH, HEIGHT = 400, 220
 SMALL_WIDTH, SMALL_HEIGHT = 220, 120
@@ -136,7 +136,7 @@ def learning_curves(history: pd.DataFrame, column: str) -> Figure:
     return figure(chart, zooms=True)
 
 
-def parity_curves(history: pd.DataFrame, column: str, settled: int) -> Figure:
+def lecture_recipe_curves(history: pd.DataFrame, column: str, settled: int) -> Figure:
     """Draw `column` on valid by epoch, a line a seed, coloured by preparation.
 
     history: columns normalization, seed, epoch, val_column. settled: the epochs after which the highest counts.

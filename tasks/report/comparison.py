@@ -7,7 +7,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from config import paths
-from config.errors import UserError
+from runtime.errors import UserError
 
 WORKSPACE = "workspace"
 

@@ -14,18 +14,17 @@ import pandas as pd
 import pyarrow as pa
 
 from config import paths
-from config.disk import refuse_unless_file
-from config.errors import UserError
 from config.params import Params
 from datasets import get_dataset
 from datasets.dataset import Dataset, to_values
-from tasks.check import check_index, check_rows, check_table
-from tasks.contracts import (
+from runtime.disk import refuse_unless_file
+from runtime.errors import UserError
+from tasks.data.contracts import (
     BASELINES,
     BASELINES_RUN,
     GRAPH,
+    LECTURE_RECIPE,
     METRICS,
-    PARITY,
     RUN,
     check_graph,
     check_metrics,
@@ -33,10 +32,12 @@ from tasks.contracts import (
     refuse_false_source,
     refuse_other_values,
 )
-from tasks.files import missing, open_table
-from tasks.identity import of_another_training
-from tasks.prepare import INDEX, read_prepared_schema, read_statistics
-from tasks.raw import read_provenance, read_raw
+from tasks.data.files import missing, open_table
+from tasks.data.normalization import read_statistics
+from tasks.data.raw import read_provenance, read_raw
+from tasks.data.schema import INDEX, read_prepared_schema
+from tasks.data.validation import check_index, check_rows, check_table
+from tasks.publishing.checksums import of_another_training
 
 # What the pages take for granted in the tables of a model.
 HISTORY = ("epoch", "loss", "val_loss")
@@ -204,16 +205,16 @@ def read_arrays(path: Path, dimensions: int, stage: str) -> dict[str, np.ndarray
     return found
 
 
-def read_parity(name: str) -> dict[str, Any] | None:
-    """Read what `parity` wrote of model `name`, its figures and `history`, a row an epoch of each run; None without."""
-    folder, stage, attempt = paths.parity_folder(name), f"parity@{name}", Attempts()
-    figures = attempt(read_parity_metrics, folder / "metrics.json", stage)
+def read_lecture_recipe(name: str) -> dict[str, Any] | None:
+    """Read the metrics of `lecture_recipe@name`, and its `history`, a row an epoch of each run; None without."""
+    folder, stage, attempt = paths.lecture_recipe_folder(name), f"lecture_recipe@{name}", Attempts()
+    figures = attempt(read_lecture_recipe_metrics, folder / "metrics.json", stage)
     history = attempt(read_frame, pd.read_csv, folder / "history.csv", CURVES, stage)
     return None if attempt.missing else {**figures, "history": history}
 
 
-def read_parity_metrics(path: Path, stage: str) -> dict[str, Any]:
-    found = read_contract(path, PARITY, stage)
+def read_lecture_recipe_metrics(path: Path, stage: str) -> dict[str, Any]:
+    found = read_contract(path, LECTURE_RECIPE, stage)
     for run in found["runs"]:
         check_metrics(path, stage, run)
     return found

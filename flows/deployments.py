@@ -1,0 +1,85 @@
+"""What prefect.yaml offers beside the pipeline: to train one model, to retrain every night, and a smoke test.
+
+Each goes through the graph of dvc.yaml, so that its results are recorded like any other run's.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from config import paths
+from config.params import load_params
+from flows.demo import make_workspace
+from flows.pipeline import RUNNER, run_environment, run_graph
+from orchestration.command_line import log_mistakes_once
+from orchestration.experiment import experiment, own_workspace
+from runtime.errors import UserError
+from runtime.variables import PIPELINE_PROCESS
+
+SMOKE = Path(".smoke")
+MOST_EPOCHS = 10_000
+
+
+def model_names(root: Path) -> list[str]:
+    """Return the models of params.yaml; none where it has a fault, of which the run tells later."""
+    try:
+        return [*load_params(root / paths.PARAMS).models]
+    except UserError:
+        return []
+
+
+if TYPE_CHECKING:
+    Model = str
+else:  # the choices that the UI offers
+    names = model_names(Path(__file__).parents[1])
+    Model = Literal[tuple(names)] if names else str
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS, description="other than the recipe's: a DVC experiment")]
+
+
+@flow(name="train model", flow_run_name="train-{model}", task_runner=RUNNER)
+def train_model(model: Model, epochs: Epochs | None = None, force: bool = False) -> None:
+    """Train `model` if its data, code or parameters have changed. force: in any case.
+
+    epochs: other than the recipe's, which makes the run an experiment: `dvc exp show` lists it, `dvc exp apply` takes
+    it over, and the workspace is left as it was.
+    """
+    log_mistakes_once()
+    settings = [f"models.{model}.fit.epochs={epochs}"] if epochs else []
+    targets = [f"train@{model}"]
+    with own_workspace(), experiment(settings, targets):
+        run_graph(targets, force)
+
+
+@flow(name="retrain", task_runner=RUNNER)
+def retrain(force: bool = False) -> None:
+    """Fetch every data set anew, and run what has changed because of it. force: train everything anew in any case.
+
+    The same data, code and parameters give the same models, so that nothing is trained without a reason.
+    """
+    log_mistakes_once()
+    with own_workspace():
+        run_graph(["ingest"], True)
+        run_graph([], force)
+
+
+@flow(name="smoke")
+def smoke(epochs: Annotated[int, Field(ge=1, le=10)] = 1) -> None:
+    """Run the whole graph on the built-in sample, in the folder .smoke/ of its own; no network is needed."""
+    log_mistakes_once()
+    load_params()
+    make_workspace(SMOKE, epochs)
+    environment = {**os.environ, **run_environment(), PIPELINE_PROCESS: str(os.getpid())}
+    command = [sys.executable, "-m", "flows.pipeline", "--force"]
+    process = subprocess.Popen(command, cwd=SMOKE, env=environment, start_new_session=True)
+    try:
+        code = process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+    if code:
+        raise UserError(f"the pipeline ended with exit code {code} in {SMOKE}")

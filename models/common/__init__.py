@@ -1,0 +1,1 @@
+"""What the families of models share: features, layers, losses, weights, and the registry that builds a model."""

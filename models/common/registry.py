@@ -1,0 +1,62 @@
+"""Find a family by its name and build a network of it."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import keras
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from models.common.outputs import Shapes, named_outputs, network_input
+from runtime.errors import UserError, unknown_name
+
+
+def family_names() -> list[str]:
+    folder = Path(__file__).parents[1]
+    return sorted(module.name for module in iter_modules([str(folder)]) if not module.ispkg)
+
+
+def build_model(
+    family: str, inputs: Shapes, name: str, arguments: dict[str, Any], network: str | None = None
+) -> keras.Model:
+    """Build a model, uncompiled.
+
+    Args:
+        family: the file of models/ that builds it.
+        inputs: name of each input: shape of one row.
+        name: the model's, for messages.
+        arguments: of the family's `build`.
+        network: the name that the network carries; None: `name`.
+
+    Raises:
+        UserError: an unknown family, or an argument that its `build` does not take.
+    """
+    if family not in family_names():
+        raise unknown_name("family", family, family_names(), f"models.{name}.family, the files of models/")
+    build = import_module(f"models.{family}").build
+    valid = list(inspect.signature(build).parameters)[2:]
+    for argument in arguments:
+        if argument not in valid:
+            raise unknown_name(f"parameter models.{name}.build", argument, valid, "Valid here")
+    try:
+        typed_build = validate_call(config=ConfigDict(strict=True))(build)
+        return typed_build(inputs, network or name, **arguments)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise UserError(f"params.yaml: models.{name}.build: {'; '.join(faults)}.") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"params.yaml: models.{name}.build does not fit family {family!r}: {error}") from error
+
+
+def output_shapes(model: keras.Model, inputs: Shapes) -> dict[str, tuple[int | None, ...]]:
+    """Return the shape of each output of `model`, batch first, by name. The layer that makes it has the same name."""
+    given = {key: keras.KerasTensor((None, *shape), name=key) for key, shape in inputs.items()}
+    spec = model.compute_output_spec(network_input(given))
+    return {name: tuple(output.shape) for name, output in named_outputs(spec).items()}
+
+
+def network_name(name: str, source: str) -> str:
+    """Return the name that the network of model `name` carries: it shows rows that are not the real ones."""
+    return name if source == "real" else f"{name}_{source}"

@@ -1,0 +1,1 @@
+"""How the stages of dvc.yaml run in parallel: scheduler, resources, executors, workspace lock, experiments, server."""

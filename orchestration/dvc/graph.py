@@ -1,0 +1,96 @@
+"""The graph, as DVC reads it from dvc.yaml: which stages there are, what each needs, and which have changed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo, lock_repo
+from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from dvc.scm import SCMError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from config import paths
+from config.params import parse_values
+from orchestration.dvc import yaml_cache  # noqa: F401
+from orchestration.dvc.lockfile import locked_stages
+from orchestration.dvc.state import mend_dvc_state
+from runtime.errors import UserError, unknown_name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a run, in the order in which `dvc repro` would run them.
+
+    needs: of each stage, the stages whose outputs it reads. changed: those that DVC would look at more closely;
+    of the rest, and of what they need, everything is as dvc.lock records it.
+    """
+
+    order: list[str]
+    needs: dict[str, list[str]]
+    changed: set[str]
+
+    def behind(self, stage: str) -> set[str]:
+        """Return all stages that `stage` needs, and that those need."""
+        needs = set(self.needs[stage])
+        return needs.union(*(self.behind(need) for need in needs))
+
+
+def target_names(root: Path) -> list[str]:
+    """Return what a run may be asked for, every group and stage, from dvc.yaml and params.yaml alone, in a moment.
+
+    Returns no name where one of them cannot be read; whoever runs the flow is told so later.
+    """
+    try:
+        stages = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
+        params = dict(parse_values((root / paths.PARAMS).read_text(encoding="utf-8"), paths.PARAMS))
+    except (OSError, YAMLError, TypeError, ValueError, UserError):
+        return []
+    names = []
+    for group, stage in stages.items():
+        section = stage.get("foreach", "").strip("${}")
+        names += [group, *(f"{group}@{key}" for key in params.get(section, ()))]
+    return names
+
+
+@contextmanager
+def open_repo() -> Iterator[Repo]:
+    """Yield DVC's view of this workspace; raises UserError where DVC or git does not know the folder."""
+    try:
+        repo = Repo()
+        _ = repo.scm
+    except NotDvcRepoError:
+        remedy = "run `git init` and `dvc init`, or `dvc init --no-scm` to do without git"
+        raise UserError(f"{Path.cwd()} is not a DVC repository: {remedy}.") from None
+    except SCMError:
+        remedy = "run `git init`, or `dvc config core.no_scm true` to do without git"
+        raise UserError(f"{Path.cwd()} is not in a git repository: {remedy}.") from None
+    with repo:
+        yield repo
+
+
+def read_plan(targets: list[str]) -> Plan:
+    """Return the plan for `targets` and all that they need; no targets: for the whole graph.
+
+    A target is a stage, such as train@iris_mlp, or a group, such as train. Raises UserError for an unknown one, and
+    where DVC cannot read the graph.
+    """
+    mend_dvc_state()
+    try:
+        with open_repo() as repo, lock_repo(repo):  # held from outside, it is one reading of the graph for all
+            graph = get_active_graph(repo.index.graph)
+            names = {stage.addressing for stage in graph}
+            groups = {name.partition("@")[0] for name in names}
+            for target in targets:
+                if target not in names | groups:
+                    raise unknown_name("stage", target, names | groups, "The stages of dvc.yaml")
+            stages = collect_stages(repo, targets) if targets else None
+            order = [stage.addressing for stage in plan_repro(graph, stages)]
+            needs = {stage.addressing: sorted(need.addressing for need in graph.successors(stage)) for stage in graph}
+            status = repo.status(targets or None, with_deps=bool(targets))
+    except DvcException as error:
+        locked_stages()  # raises where dvc.lock is the reason, and names the remedy
+        raise UserError(f"DVC cannot read the graph: {error}") from None
+    return Plan(order, {name: needs[name] for name in order}, {name for name in status if name in names})

@@ -1,0 +1,163 @@
+"""dvc.lock as text: the entry of a stage is written without parsing and dumping those of all others.
+
+For each stage DVC parses the whole file with a parser that keeps comments, and dumps it again: 0.9 s where there are 30
+stages, during which no other stage can be recorded. What is written here is the same, to the byte.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dvc.dvcfile import Lockfile
+from dvc.repo import Repo
+from dvc.stage.serialize import to_lockfile
+from dvc.utils.serialize import dumps_yaml, loads_yaml
+from ruamel.yaml.error import YAMLError
+
+from config import paths
+from runtime.atomic_outputs import write_text as write
+from runtime.disk import refuse_unless_file
+from runtime.errors import UserError
+
+LOCK_FILE = "dvc.lock"
+HEAD = "schema: '2.0'\nstages:\n"
+BEGIN = re.compile(r"^(?=  \S)", re.MULTILINE)
+ENTRY = re.compile(r"  [^\s#].*:\n(?:    (?!\s*#).*\n|\n)+")
+
+dump_whole = Lockfile.dump_stages  # DVC's own way
+
+
+def dump_stages(lockfile: Lockfile, stages: list[Any], **kwargs: Any) -> None:
+    """Stand in for `Lockfile.dump_stages`."""
+    path = Path(lockfile.path)
+    refuse_unless_file(path)
+    changed: dict[str, Any] = {}
+    for stage in stages:
+        changed |= to_lockfile(stage, **kwargs)
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    after = merge(before, changed)
+    if after is None:
+        with kept_unless_readable(path, before):
+            dump_whole(lockfile, stages, **kwargs)
+            refuse_unreadable(path.read_text(encoding="utf-8"), changed)
+    elif after != before:
+        known = entries(after) or {}
+        refuse_unreadable(HEAD + "".join(known[line] for line in known if stage_of(line) in changed), changed)
+        write(path, after)
+        lockfile.repo.scm_context.track_file(lockfile.relpath)
+
+
+@contextmanager
+def kept_unless_readable(path: Path, before: str) -> Iterator[None]:
+    """Have the lock file be as it was where the block raises."""
+    try:
+        yield
+    except BaseException:
+        write(path, before) if before else path.unlink(missing_ok=True)
+        raise
+
+
+def refuse_unreadable(text: str, changed: dict[str, Any]) -> None:
+    """Raise UserError, naming stage and key, unless DVC reads in `text` the entries that it has `changed`."""
+    try:
+        found = (loads_yaml(text) or {}).get("stages", {})
+    except YAMLError as error:
+        stage = next((name for name, entry in changed.items() if not reads_back({name: entry})), next(iter(changed)))
+        key = next((f"{key}: " for key, value in flat(changed[stage]) if not reads_back({key: value})), "")
+        raise UserError(unreadable(f"{stage}: {key}{' '.join(str(error).split())}")) from None
+    for stage, entry in changed.items():
+        if told := difference(entry, found.get(stage), stage):
+            raise UserError(unreadable(told))
+
+
+def unreadable(told: str) -> str:
+    return (
+        f"DVC cannot write this into {LOCK_FILE} so that it reads it back, and {LOCK_FILE} is as it was: {told}. "
+        f"Give another name or value in {paths.PARAMS} or dvc.yaml."
+    )
+
+
+def reads_back(values: dict[Any, Any]) -> bool:
+    try:
+        return difference(values, loads_yaml(dumps_yaml({"schema": "2.0", "stages": values}))["stages"], "") is None
+    except YAMLError:
+        return False
+
+
+def flat(values: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each key in `values` with what it stands for, the innermost first."""
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if isinstance(value, dict | list):
+            yield from flat(value)
+        yield key, value
+
+
+def difference(wanted: Any, found: Any, key: str) -> str | None:
+    """Return in words where `found` is not `wanted`; None where they are the same."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for name in [*wanted, *(name for name in found if name not in wanted)]:
+            if name not in wanted or name not in found:
+                return f"{key}: {name!r} is {'added' if name in found else 'lost'}"
+            if told := difference(wanted[name], found[name], f"{key}: {name}"):
+                return told
+        return None
+    if isinstance(wanted, list | tuple) and isinstance(found, list):
+        pairs = zip(wanted, found, strict=False)
+        told = next((told for one, other in pairs if (told := difference(one, other, key))), None)
+        return told or (f"{key} has another length" if len(wanted) != len(found) else None)
+    same = wanted == found or (wanted != wanted and found != found)  # the latter are no numbers
+    return None if same and isinstance(wanted, bool) == isinstance(found, bool) else f"{key} becomes {found!r}"
+
+
+def merge(text: str, changed: dict[str, Any]) -> str | None:
+    """Return the lock file with the entries of some stages changed or added; None where DVC would not write it so."""
+    known, fresh = entries(text), entries(dumps_yaml({"schema": "2.0", "stages": changed}))
+    if known is None or fresh is None:
+        return None
+    return HEAD + "".join({**known, **fresh}.values())
+
+
+def entries(text: str) -> dict[str, str] | None:
+    """Return the text of each stage's entry by its first line, in their order.
+
+    None where there is more than stages, such as comments or another schema, and where there is nothing.
+    """
+    head, *found = BEGIN.split(text)
+    if head != HEAD or not all(map(ENTRY.fullmatch, found)):
+        return None
+    return {entry.partition("\n")[0]: entry for entry in found}
+
+
+def put_in_order(order: list[str], before: list[str]) -> None:
+    """Have dvc.lock list its stages as one `dvc repro` would have written them: those of `before`, then by `order`."""
+    path = Path(LOCK_FILE)
+    refuse_unless_file(path)
+    if not path.exists():
+        return
+    places = {name: place for place, name in enumerate([*before, *(name for name in order if name not in before)])}
+    with Repo(_wait_for_lock=True) as repo, repo.lock:
+        if known := entries(path.read_text(encoding="utf-8")):
+            lines = sorted(known, key=lambda line: places.get(stage_of(line), len(places)))
+            write(path, HEAD + "".join(known[line] for line in lines))
+
+
+def locked_stages() -> list[str]:
+    """Return the stages that dvc.lock lists, in its order; raises UserError where it cannot be read."""
+    path = Path(LOCK_FILE)
+    refuse_unless_file(path)
+    if not path.exists():
+        return []
+    try:
+        return [*(loads_yaml(path.read_text(encoding="utf-8")) or {}).get("stages", {})]
+    except (YAMLError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{LOCK_FILE} cannot be read ({' '.join(str(error).split())}). Put it back as git has it: "
+            f"`git checkout {LOCK_FILE}`, or move it away; DVC then runs the stages anew or takes them from its cache."
+        ) from None
+
+
+def stage_of(line: str) -> str:
+    """Return the name of the stage whose entry begins with `line`."""
+    return next(iter(loads_yaml(line)))

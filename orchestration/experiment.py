@@ -1,0 +1,170 @@
+"""An experiment: other values of some parameters for one run, saved by DVC, which leaves the workspace as it was."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import NoSCM
+from prefect import get_run_logger
+
+from config import paths
+from orchestration.dvc.graph import open_repo, read_plan
+from orchestration.dvc.lockfile import LOCK_FILE
+from orchestration.settings import override
+from orchestration.workspace_lock import BEFORE, claimed_workspace
+from runtime.atomic_outputs import write_text
+from runtime.errors import UserError
+
+# In BEFORE: copies of the files and folders, and a list of them.
+FILES, NOTES = "files", "notes.json"
+# Backup of params.yaml, where somebody edited it while an experiment ran.
+PARAMS_BEFORE = paths.STAGING / "params.before.yaml"
+
+
+@contextmanager
+def own_workspace() -> Iterator[None]:
+    """Claim the workspace, and put it back first where an experiment was killed before it had done so."""
+    with claimed_workspace():
+        put_back()
+        yield
+
+
+@contextmanager
+def experiment(settings: list[str], targets: list[str]) -> Iterator[None]:
+    """Have the block see other parameters: KEY=VALUE each, as `dvc exp run -S` takes them; none: do nothing.
+
+    targets: what the block brings up to date. When it succeeds, DVC saves these stages as an experiment: `dvc exp show`
+    has it. In any case params.yaml, dvc.lock and all outputs are then put back, byte for byte as they were: also those
+    that DVC does not know, such as a model that was trained by hand.
+    Raises UserError for a setting that params.yaml does not admit, and outside git, which DVC keeps experiments in.
+    """
+    if not settings:
+        yield
+        return
+    refuse_without_commits()
+    changed = override(settings)
+    try:
+        back_up([str(paths.PARAMS), LOCK_FILE], changed)
+        write_text(paths.PARAMS, changed)
+        back_up(outputs_of(read_plan(targets).order), changed)
+        yield
+        name = save(targets)
+        message = f"Saved as experiment {name}: `dvc exp show` lists it, `dvc exp apply {name}` takes it over."
+        get_run_logger().info(message)
+        print(message, file=sys.stderr)  # the command line keeps the log off the terminal
+    finally:
+        put_back()
+
+
+def refuse_without_commits() -> None:
+    with open_repo() as repo:
+        if isinstance(repo.scm, NoSCM) or repo.scm.no_commits:
+            raise UserError("an experiment needs git, where DVC keeps it: run `git init` and commit first.")
+
+
+def save(targets: list[str]) -> str:
+    """Have DVC save the workspace as an experiment and return its name.
+
+    targets: the stages that are up to date, for DVC records them all as they lie; none: all.
+    """
+    stages = read_plan(targets).order if targets else None
+    with Repo(_wait_for_lock=True) as repo:
+        with repo.lock:
+            pass  # until no other DVC command runs; what follows would soon give up
+        try:
+            revision = repo.experiments.save(targets=stages, force=True)
+        except DvcException as error:
+            raise UserError(f"DVC cannot save the experiment: {error}") from None
+        return str(repo.experiments.get_exact_name([revision])[revision])
+
+
+def outputs_of(stages: list[str]) -> list[str]:
+    with Repo() as repo:
+        return [out.def_path for stage in repo.index.stages if stage.addressing in stages for out in stage.outs]
+
+
+def back_up(files: list[str], changed: str) -> None:
+    """Copy files and folders as they are, whoever made them; those of an earlier call stay in the backup.
+
+    changed: what params.yaml is about to be. The notes are written last: they name only what has been copied.
+    """
+    kept = read_notes()["files"] if BEFORE.exists() else []
+    folder = BEFORE if kept else BEFORE.with_suffix(".partial")
+    if not kept:
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in map(Path, files):
+        copy = folder / FILES / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, copy, symlinks=True, dirs_exist_ok=True)
+        elif path.exists():
+            shutil.copy2(path, copy)
+    partial = folder / f"{NOTES}.partial"
+    partial.write_text(json.dumps({"files": [*kept, *files], "changed": changed}), encoding="utf-8")
+    partial.replace(folder / NOTES)
+    if not kept:
+        folder.rename(BEFORE)
+
+
+def read_notes() -> dict[str, Any]:
+    """Return what the backup holds; raises UserError where its notes are damaged, and nothing is touched then."""
+    try:
+        notes = json.loads((BEFORE / NOTES).read_text(encoding="utf-8"))
+        if isinstance(notes["changed"], str) and all(isinstance(path, str) for path in notes["files"]):
+            return notes
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UserError(
+        f"{BEFORE / NOTES}, the notes of an experiment that was not put back, cannot be read. {BEFORE / FILES} holds "
+        f"the files as they were before it: copy back what you need, then remove {BEFORE}."
+    )
+
+
+def put_back() -> None:
+    """Undo what the last experiment changed, if it did not do so itself: the workspace gets the bytes that it had."""
+    if not BEFORE.exists():
+        return
+    notes = read_notes()
+    put_params_back(notes["changed"])
+    for path in map(Path, notes["files"]):
+        if path != paths.PARAMS:
+            put_path_back(BEFORE / FILES / path, path)
+    done = BEFORE.with_suffix(".done")  # a half-removed backup must not be taken for a whole one
+    shutil.rmtree(done, ignore_errors=True)
+    BEFORE.rename(done)
+    shutil.rmtree(done, ignore_errors=True)
+
+
+def put_path_back(copy: Path, path: Path) -> None:
+    """Make `path` what `copy` is: a file, a folder, or nothing. Of a link, what it leads to is made so."""
+    path = path.resolve() if path.is_symlink() else path
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    if copy.is_dir():
+        shutil.copytree(copy, path, symlinks=True)
+    elif copy.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(copy, path)
+
+
+def put_params_back(changed: str) -> None:
+    """Put params.yaml back, unless somebody has edited what the experiment made of it."""
+    before = BEFORE / FILES / paths.PARAMS
+    now = paths.PARAMS.read_text(encoding="utf-8") if paths.PARAMS.exists() else changed
+    if now in (changed, before.read_text(encoding="utf-8")):
+        shutil.copy2(before, paths.PARAMS)
+        return
+    shutil.copy2(before, PARAMS_BEFORE)
+    print(
+        f"{paths.PARAMS} was edited while an experiment ran, and is left so. It has that experiment's values, too: "
+        f"as it was before, it is {PARAMS_BEFORE}.",
+        file=sys.stderr,
+    )

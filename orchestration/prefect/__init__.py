@@ -1,0 +1,1 @@
+"""The Prefect server, its UI, its worker, and the deployments registered there."""

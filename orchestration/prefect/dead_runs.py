@@ -1,0 +1,144 @@
+"""Runs whose process has ended without a word, which the server would show as running for ever.
+
+The process of a flow run has the run's id in its environment, and so have the processes that it starts. A run that is
+not ended, and whose id no process has, is dead. Its subflows and tasks are dead with it.
+A flow that a person runs in a terminal has no such mark; it holds the claim on the workspace instead.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psutil
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Crashed
+
+from orchestration.prefect.server import auth_settings
+from orchestration.workspace_lock import claimed_workspace
+from runtime.errors import UserError
+
+RUN_ID = "PREFECT__FLOW_RUN_ID"  # set by Prefect's worker
+UNENDED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+START_TIME = timedelta(seconds=60)  # a pending run gets so long until it has a process
+PAGE = 200  # the most that the server returns at once
+MOST_PAGES = 50
+
+
+@contextmanager
+def server_client() -> Iterator[SyncPrefectClient]:
+    """Yield a client of the server at PREFECT_API_URL, as the environment has it now."""
+    settings = {**auth_settings(), PREFECT_API_URL: os.environ["PREFECT_API_URL"]}
+    with temporary_settings(settings), get_client(sync_client=True) as client:
+        yield client
+
+
+def end_all_dead_runs(client: SyncPrefectClient) -> None:
+    """End every dead run, when no worker runs; those of a terminal, too, if nobody uses the workspace."""
+    try:
+        with claimed_workspace():
+            end_every(client, by_hand=True)
+    except UserError:
+        end_every(client)
+
+
+def end_every(client: SyncPrefectClient, by_hand: bool = False) -> None:
+    for _ in range(MOST_PAGES):
+        if not (dead := dead_runs(client, by_hand)):
+            return
+        end_runs(client, dead)
+
+
+def end_dead_runs(client: SyncPrefectClient, suspects: dict[UUID, State]) -> dict[UUID, State]:
+    """End the runs that are dead and were so at the last look; return those that are dead now.
+
+    suspects: what the last look returned. At the end of a run its process is gone a little before its last state is
+    known; so nothing is ended at first sight. A pending run may still get its process.
+    """
+    dead = dead_runs(client)
+    end_runs(client, {id: state for id, state in dead.items() if id in suspects and not may_start(state)})
+    return dead
+
+
+def may_start(state: State) -> bool:
+    return state.type == StateType.PENDING and datetime.now(UTC) - state.timestamp < START_TIME
+
+
+def dead_runs(client: SyncPrefectClient, by_hand: bool = False) -> dict[UUID, State]:
+    """Return the dead runs that have no parent, each with its state; perhaps only its subflows or tasks are unended.
+
+    by_hand: also those of no deployment, which nobody can be running.
+    """
+    roots = {root.id: root for root, _ in unended(client)}
+    if not roots:
+        return {}
+    living = living_runs()
+    return {
+        id: root.state
+        for id, root in roots.items()
+        if root.state and str(id) not in living and (by_hand or root.deployment_id)
+    }
+
+
+def end_runs(client: SyncPrefectClient, dead: dict[UUID, State]) -> None:
+    """Give dead runs, their subflows and tasks the last state: Cancelled where that was asked for, else Crashed."""
+    if not dead:
+        return
+    for root, run in unended(client):
+        if root.id in dead and root.state:
+            asked = root.state.type in (StateType.CANCELLING, StateType.CANCELLED)
+            state: State[Any] = (Cancelled if asked else Crashed)(message="Its process has ended.")
+            set_state = client.set_flow_run_state if isinstance(run, FlowRun) else client.set_task_run_state
+            set_state(run.id, state, force=True)
+
+
+def unended(client: SyncPrefectClient) -> list[tuple[FlowRun, Any]]:
+    """Return the flow runs and task runs that have started and not ended, each after the flow run at its root."""
+    flow_state = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNENDED))
+    task_state = TaskRunFilterState(type=TaskRunFilterStateType(any_=UNENDED))
+    tasks = client.read_task_runs(task_run_filter=TaskRunFilter(state=task_state), limit=PAGE)
+    flows = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=flow_state), limit=PAGE)
+    roots: dict[UUID, FlowRun] = {}
+
+    def root_of(id: UUID) -> FlowRun:
+        if id not in roots:
+            run = client.read_flow_run(id)
+            parent = client.read_task_run(run.parent_task_run_id) if run.parent_task_run_id else None
+            roots[id] = root_of(parent.flow_run_id) if parent and parent.flow_run_id else run
+        return roots[id]
+
+    # Tasks and subflows come first: their root's state decides theirs.
+    owned: list[tuple[UUID, Any]] = [(task.flow_run_id, task) for task in tasks if task.flow_run_id]
+    owned += [(run.id, run) for run in sorted(flows, key=lambda run: run.parent_task_run_id is None)]
+    found = []
+    for id, run in owned:
+        with suppress(ObjectNotFound):  # somebody has deleted it
+            found.append((root_of(id), run))
+    return found
+
+
+def living_runs() -> set[str]:
+    """Return the ids of the flow runs that processes of this machine belong to."""
+    return {environment[RUN_ID] for environment in map(environment_of, psutil.process_iter()) if RUN_ID in environment}
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    """Return a process's environment as it was at its start; empty where it has ended or is another user's."""
+    try:
+        return dict(process.environ())
+    except (psutil.Error, OSError):
+        return {}

@@ -1,0 +1,482 @@
+"""A Prefect server for a run: the one that is configured, or a private one that ends with the run.
+
+Starting a server takes most of a small flow's time. So the stages of one `dvc repro` share a server:
+the first stage starts it, and it lives exactly as long as the DVC process. A flow that is run by hand
+gets its own, which ends with it. A keeper process sees to both, so that neither Ctrl-C nor `kill -9`
+leaves a server behind. Its database is in the project's own Prefect home (pyproject.toml).
+
+A server that we start listens on 127.0.0.1 and asks for a secret, which a file in the Prefect home holds
+(`auth_string`). It and its clients have settings of their own: what the environment says of another server
+(`is_of_a_server`) reaches neither. With a PREFECT_API_URL the server is the user's, and all his settings count.
+"""
+
+import atexit
+import fcntl
+import json
+import os
+import re
+import secrets
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psutil
+from filelock import FileLock
+from pydantic import BaseModel
+
+from orchestration.environment import SERVER
+from orchestration.workspace_lock import share_workspace_until_exit
+from runtime.errors import UserError
+from runtime.variables import PIPELINE_RUN
+
+if TYPE_CHECKING:
+    from prefect.settings.models.api import APISettings
+    from prefect.settings.models.client import ClientSettings
+
+ADDRESS = "127.0.0.1"
+START_SECONDS = 120
+CONFIGURED_SECONDS = 5  # for a server to take a connection
+ANSWER_SECONDS = 60  # for one that has, on a busy machine
+JOIN_SECONDS = 20
+BACKLOG = 2048  # uvicorn's
+# In the Prefect home: what a client of our servers must know, as USER:PASSWORD.
+SECRET = "auth-string"
+SECRET_PATTERN = re.compile(r"heaviside:[\w-]{43}")
+# The database of the server of `make ui`, where it is not Prefect's SQLite file.
+DATABASE = "HEAVISIDE_PREFECT_DATABASE"
+# Prefect's variables that say how flows run, whichever server they report to. All others say which server that is, how
+# to reach it, or how to be one.
+KEPT = re.compile(r"PREFECT_(HOME$|(LOGGING|FLOWS|TASKS|RESULTS|RUNNER|WORKER)_)")
+# Prefect's own names for a server without pages, without services, and without a record of every event, which nobody
+# would see: runs, tasks, logs and artifacts are kept all the same. What becomes of tasks it writes down once a second,
+# not state by state, which takes it a third of its time.
+BARE = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "0",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "1000",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+
+
+@contextmanager
+def prefect_server() -> Iterator[dict[Any, Any]]:
+    """Yield Prefect's settings for the server that flows shall report to.
+
+    Raises UserError when none answers at PREFECT_API_URL, when that one refuses us, or when ours does not start.
+    """
+    from prefect.settings.models.api import APISettings
+    from prefect.settings.models.client import ClientSettings
+
+    # Read anew: a forked stage has the settings of the time when its server started; its environment is newer.
+    api = APISettings()
+    if api.url:
+        yield configured_server(api, ClientSettings())
+        return
+    bring_loopback_up()
+    for name in [*os.environ]:
+        if is_of_a_server(name):
+            del os.environ[name]
+    owner = owner_process()
+    folder = prefect_home()
+    record = folder / f"server-{owner.pid}-{int(owner.create_time())}"
+    with FileLock(folder / "server.lock"):
+        joins = record.exists() and answers(record.read_text(), JOIN_SECONDS)
+        keeper = None if joins else start_keeper(owner, record)
+        address = record.read_text()
+    if keeper and owner.pid == os.getpid():
+        atexit.register(stop, keeper)  # not sooner: at exit Prefect still sends its last logs and events
+    yield {**auth_settings(), "api.url": address}
+
+
+def configured_server(api: "APISettings", client: "ClientSettings") -> dict[Any, Any]:
+    """Return Prefect's settings for the server of the user at `api.url`, when it lets us in."""
+    given = str(api.url)
+    address = api_address(given)
+    settings = {**flat("api", api), **flat("client", client), "api.url": address}
+    if "ssl_cert_file" not in api.model_fields_set:  # else the default of this machine would reach others, with Dask
+        del settings["api.ssl_cert_file"]
+    if PIPELINE_RUN in os.environ:  # whose process has looked
+        return settings
+    if is_ours(address) and not (api.auth_string and api.auth_string.get_secret_value()):
+        settings["api.auth_string"] = auth_string()
+    refuse_bad_server(given, settings)
+    return settings
+
+
+def api_address(given: str) -> str:
+    """Return the address of the API that `given`, a PREFECT_API_URL, means: without a slash at its end, with a path."""
+    try:
+        parts = urlsplit(given.strip())
+        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        known = False
+    if not known:
+        raise UserError(
+            f"PREFECT_API_URL ({given}) is no address of a Prefect server: write it as http://HOST:PORT/api, or unset "
+            "PREFECT_API_URL to have a private server for this run."
+        )
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") or "/api", "", ""))
+
+
+def refuse_bad_server(given: str, settings: dict[Any, Any]) -> None:
+    """Raise UserError unless the Prefect server at the address of `settings` answers, and lets us read there."""
+    import httpx
+    from prefect import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import temporary_settings
+
+    told = f"PREFECT_API_URL ({given})"
+    once = {"client.max_retries": 0, "client.server_version_check_enabled": False}
+    timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONFIGURED_SECONDS)
+    deadline = time.monotonic() + CONFIGURED_SECONDS
+    while True:
+        try:
+            with (
+                temporary_settings({**settings, **once}),
+                get_client({"timeout": timeout}, sync_client=True) as client,
+            ):
+                client.read_flows(limit=1)
+            return
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code in (401, 403):
+                raise UserError(
+                    f"the Prefect server at {told} asks for a login: set PREFECT_API_AUTH_STRING to its USER:PASSWORD, "
+                    "or PREFECT_API_KEY for Prefect Cloud."
+                ) from None
+            reason = f"It answers with {error.response.status_code} {error.response.reason_phrase}"
+        except httpx.TransportError as error:
+            reason = f"The connection fails: {error or type(error).__name__}"
+            if "[Errno -" not in reason and time.monotonic() < deadline:  # those are of names that nobody knows
+                time.sleep(0.2)
+                continue
+        except (ValueError, OSError) as error:  # what answers is no JSON, or a certificate is not to be read
+            reason = f"What answers is not its API: {str(error).splitlines()[0]}"
+        raise UserError(
+            f"no Prefect server answers at {told}. {reason}. Start it, or unset PREFECT_API_URL to have a "
+            "private server for this run."
+        )
+
+
+def is_ours(address: str) -> bool:
+    """Tell whether a server of this workspace, such as that of `make ui`, has this address."""
+    from prefect.settings import PREFECT_HOME
+
+    loopback = address.replace("//localhost:", f"//{ADDRESS}:")
+    return any(record.read_text() == loopback for record in PREFECT_HOME.value().glob("server-*"))
+
+
+def auth_settings() -> dict[Any, Any]:
+    """Return Prefect's settings for clients of a server that we started, but for its address, PREFECT_API_URL.
+
+    They hold the secret, and Prefect's defaults for all that the user may have set for another server.
+    """
+    from prefect.settings.models.api import APISettings
+    from prefect.settings.models.client import ClientSettings
+
+    api, client = APISettings.model_construct(), ClientSettings.model_construct()
+    settings = {**flat("api", api), **flat("client", client)}
+    del settings["api.url"]
+    secret = auth_string()
+    return settings | {
+        "api.auth_string": secret,
+        # A header for another server, also one of a file `.env`, which Prefect would put in the place of ours.
+        "client.custom_headers": json.dumps({"Authorization": f"Basic {b64encode(secret.encode()).decode()}"}),
+        # Not None, which no environment variable can say to another process against a file `.env`.
+        "api.key": "",
+        "api.ssl_cert_file": "",
+        # What every client would ask a server that may be another's.
+        "client.csrf_support_enabled": False,
+        "client.server_version_check_enabled": False,
+        "client.metrics.enabled": False,
+    }
+
+
+def flat(family: str, settings: Any) -> dict[Any, Any]:
+    """Return the settings of a family by Prefect's names for them, such as `api.url`; not those of a family in it."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return {
+        # As text, for Prefect merges a dict with the one that is in force.
+        f"{family}.{name}": json.dumps(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if not isinstance(value, BaseModel)
+    }
+
+
+def reporting_environment() -> dict[str, str]:
+    """Return the environment by which another process reports to the server that this one reports to."""
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    return {
+        **settings.api.to_environment_variables(exclude_unset=True),
+        **settings.client.to_environment_variables(exclude_unset=True),
+    }
+
+
+def client_environment() -> dict[str, str]:
+    """Return the environment of a client, such as the worker, of our server at PREFECT_API_URL."""
+    from prefect.settings import temporary_settings
+
+    with temporary_settings({**auth_settings(), "api.url": os.environ["PREFECT_API_URL"]}):
+        reporting = reporting_environment()
+    kept = {name: value for name, value in os.environ.items() if not is_of_a_server(name)}
+    path = os.pathsep.join([str(Path.cwd()), *filter(None, [kept.get("PYTHONPATH")])])
+    return {**kept, "PYTHONPATH": path, **reporting}
+
+
+def server_environment(port: int, pages: bool) -> dict[str, str]:
+    """Return the environment of our server on `port`, whose working directory is the Prefect home.
+
+    Prefect also reads `.env`, prefect.toml and pyproject.toml in the working directory; there are none. The home is
+    that directory itself, so that no sign in its path has a meaning in the address of the database.
+    """
+    origins = [f"http://{host}:{port}" for host in (ADDRESS, "localhost")]
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("PREFECT_")}
+    environment |= {
+        SERVER: "1",
+        "PREFECT_HOME": ".",
+        "PREFECT__SERVER_FINAL": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+        "PREFECT_SERVER_API_HOST": ADDRESS,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_API_AUTH_STRING": auth_string(),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
+        "PREFECT_UI_API_URL": f"{origins[0]}/api",
+        # Its services are clients, too.
+        "PREFECT_API_AUTH_STRING": auth_string(),
+    }
+    if not pages:
+        return environment | BARE
+    if database := os.environ.get(DATABASE):
+        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
+    return environment
+
+
+def is_of_a_server(name: str) -> bool:
+    """Tell whether an environment variable is Prefect's and about a server; Prefect heeds no case."""
+    return name.upper().startswith("PREFECT_") and not KEPT.match(name.upper())
+
+
+def auth_string() -> str:
+    """Return the secret of this workspace's servers, USER:PASSWORD, which only this user can read; made at first."""
+    path = prefect_home() / SECRET
+    if known := known_secret(path):
+        return known
+    with FileLock(path.with_name(f"{SECRET}.lock")):
+        if known := known_secret(path):  # made by another process meanwhile
+            return known
+        made = f"heaviside:{secrets.token_urlsafe(32)}"
+        staged = path.with_name(f"{SECRET}.new")
+        staged.unlink(missing_ok=True)
+        staged.touch(0o600, exist_ok=False)
+        staged.write_text(made)
+        staged.replace(path)
+        return made
+
+
+def known_secret(path: Path) -> str | None:
+    """Return the secret in a file, which nobody else can read from now on; None where there is no whole one."""
+    if not path.is_file():
+        return None
+    path.chmod(0o600)
+    known = path.read_text(errors="replace")
+    return known if SECRET_PATTERN.fullmatch(known) else None
+
+
+def how_to_sign_in() -> str:
+    """Return what a person does to get into the pages of our server; the secret itself is for a terminal alone."""
+    if sys.stdout.isatty():
+        return f"It asks once for: {auth_string()}"
+    return f"It asks once for what the file {prefect_home() / SECRET} holds."
+
+
+def prefect_home() -> Path:
+    """Return the folder of the servers' database, logs and secret, which it makes; raises UserError where it cannot."""
+    from prefect.settings import PREFECT_HOME
+
+    folder = PREFECT_HOME.value()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not folder.is_absolute() and folder.stat().st_uid == os.geteuid():  # the project's own, not a PREFECT_HOME
+            folder.chmod(0o700)
+    except OSError as error:
+        raise UserError(
+            f"Prefect's folder {folder} cannot be made ({error.strerror}). Make its parent writable, or set "
+            "PREFECT_HOME to another folder."
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"Prefect's folder {folder} cannot be written. Make it writable, or set PREFECT_HOME to another folder."
+        )
+    return folder
+
+
+def stop(keeper: subprocess.Popen) -> None:
+    keeper.terminate()
+    keeper.wait()
+
+
+def owner_process() -> psutil.Process:
+    """Return the process whose life the server shares: the DVC that runs this stage, else this process.
+
+    DVC sets DVC_STAGE for the commands of its stages; so it is the nearest ancestor without it.
+    """
+    this = psutil.Process()
+    if "DVC_STAGE" not in os.environ:
+        return this
+    for ancestor in this.parents():
+        try:
+            if "DVC_STAGE" not in ancestor.environ():
+                return ancestor
+        except psutil.Error:
+            break
+    return this
+
+
+def start_keeper(owner: psutil.Process, record: Path, port: int | None = None, pages: bool = False) -> subprocess.Popen:
+    """Start a keeper for `owner` and return it when its server answers; `record` then holds the address.
+
+    port: None for any that is free. pages: serve the UI, too. Raises UserError, with the reason, where none starts.
+    """
+    log_path = record.parent / ("server.log" if pages else "private-server.log")
+    with bound_socket(port) as listener, log_path.open("w") as log:
+        port, descriptor = listener.getsockname()[1], listener.fileno()
+        words = [owner.pid, record.absolute(), descriptor]
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "orchestration.prefect.server", *map(str, words)],
+            env=server_environment(port, pages),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[descriptor],
+            start_new_session=True,  # Ctrl-C is for the run; the server follows it
+        )
+    address = f"http://{ADDRESS}:{port}/api"
+    if not answers(address, START_SECONDS, keeper):
+        ended = keeper.poll() is not None
+        stop(keeper)
+        reason = reason_in(log_path) or ("it ended" if ended else f"it did not answer for {START_SECONDS} s")
+        database = "sqlite3" in reason or "alembic" in reason
+        remedy = f" Move {record.parent / 'prefect.db'} away to begin with a new database." if database else ""
+        raise UserError(f"the Prefect server did not start: {reason}. Its log is {log_path}.{remedy}")
+    record.write_text(address)
+    return keeper
+
+
+def bound_socket(port: int | None) -> socket.socket:
+    """Return a listening socket on `port`, or any free one, which nobody else can have from now on."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((ADDRESS, port or 0))
+        listener.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise UserError(f"the Prefect server did not start: port {port} is not to be had ({error}).") from None
+    return listener
+
+
+def reason_in(log_path: Path) -> str:
+    """Return the last line of a server's log that says why it did not start; empty when there is none."""
+    lines = [line.strip() for line in log_path.read_text(errors="replace").splitlines()]
+    told = [line for line in lines if line and not line.startswith("ERROR:    Application startup failed")]
+    errors = [line for line in told if re.match(r"([\w.]+(Error|Exception|Exit)\b|\[SQL)", line) and "[SQL" not in line]
+    return (errors or told or [""])[-1].rstrip(".")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind((ADDRESS, 0))
+        return free.getsockname()[1]
+
+
+def answers(address: str, seconds: float, keeper: subprocess.Popen | None = None) -> bool:
+    """Tell whether Prefect's API answers within `seconds`; give up at once when its keeper has ended."""
+    deadline = time.monotonic() + seconds
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < deadline and (keeper is None or keeper.poll() is None):
+        try:
+            with direct.open(f"{address}/health", timeout=5) as response:
+                return response.read(10) == b"true"  # and no page that happens to be there
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
+# Its working directory is the Prefect home; our modules are elsewhere.
+SERVE = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from orchestration.prefect.app import serve; serve(int(sys.argv[2]))"
+)
+
+
+def keep(owner_pid: int, record: Path, listener: int) -> None:
+    """Run a Prefect server until process `owner_pid` has ended or this one is told to.
+
+    record: an absolute path in the Prefect home. listener: the descriptor of its listening socket.
+    """
+    command = [sys.executable, "-c", SERVE, str(Path.cwd()), str(listener)]
+    server = subprocess.Popen(command, cwd=record.parent, pass_fds=[listener])
+    os.close(listener)
+    if "DVC_STAGE" in os.environ:  # between two stages of a `dvc repro` it has the workspace all the same
+        share_workspace_until_exit()
+    try:
+        while is_alive(owner_pid) and server.poll() is None:
+            time.sleep(0.2)
+    finally:
+        record.unlink(missing_ok=True)
+        server.terminate()
+        try:
+            server.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# linux/sockios.h and net/if.h
+GET_FLAGS, SET_FLAGS, INTERFACE_UP = 0x8913, 0x8914, 1
+
+
+def bring_loopback_up() -> None:
+    """Bring the loopback interface up where it is down, as in a fresh network namespace (`unshare -n`).
+
+    The server listens on 127.0.0.1 alone. Raises UserError where that is not permitted.
+    """
+    if sys.platform != "linux":
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(control, GET_FLAGS, request))[1]
+        if flags & INTERFACE_UP:
+            return
+        try:
+            fcntl.ioctl(control, SET_FLAGS, struct.pack("16sh14x", b"lo", flags | INTERFACE_UP))
+        except PermissionError:
+            raise UserError(
+                "the loopback interface `lo` is down, and Prefect's server listens on 127.0.0.1. "
+                "Run `ip link set lo up` as root first."
+            ) from None
+
+
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    keep(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,51 @@
+"""The worker of `make ui`: runs what is started in the UI, and stops its runs before it ends.
+
+Prefect's own command (`prefect worker start`) kills its runs when it gets a signal, in the middle of whatever they do.
+This one lets them put back what they have changed.
+"""
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.workers.process import ProcessWorker
+
+from orchestration.prefect.registration import pool_name
+from orchestration.prefect.supervisor import stop_runs
+
+NAME = "heaviside"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Worker(ProcessWorker):
+    """A process worker that starts nothing any more once it is stopping."""
+
+    stopping = False
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        return [] if self.stopping else await super().get_and_submit_flow_runs()
+
+
+async def work() -> None:
+    """Run what the work pool has, until SIGINT, SIGTERM or SIGHUP; then stop the runs, and end."""
+    worker = Worker(work_pool_name=pool_name(), name=NAME, create_pool_if_not_found=False)
+    told = asyncio.Event()
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    working = asyncio.create_task(worker.start())
+    waiting = asyncio.create_task(told.wait())
+    await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        worker.stopping = True
+        await asyncio.to_thread(stop_runs)
+        working.cancel()
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+
+
+if __name__ == "__main__":
+    asyncio.run(work())
+    sys.exit(0)

@@ -1,0 +1,97 @@
+"""Other values for parameters, KEY=VALUE each, in the words of `dvc exp run -S`: params.yaml as it would be with them.
+
+Hydra reads a setting; what it would look up, such as ${oc.env:NAME}, and several values at once are refused.
+"""
+
+from typing import Any
+
+from dvc.utils.hydra import to_hydra_overrides
+from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from config import paths
+from config.params import load_params, parse_params
+from runtime.errors import UserError, shortened, unknown_name
+
+HOW = f"expected KEY=VALUE with a key of {paths.PARAMS}, or +KEY=VALUE to add one that it does not have"
+
+
+def override(settings: list[str]) -> str:
+    """Return the text of params.yaml with other values; raises UserError, naming what is wrong, for one that does not
+    fit. Nothing is written.
+    """
+    load_params()
+    values = parse_yaml_for_update(paths.PARAMS.read_text(encoding="utf-8"), str(paths.PARAMS))
+    for setting in settings:
+        try:
+            apply(values, parse(setting))
+        except ValueError as error:
+            raise UserError(f"--set {shortened(setting)}: {error}") from None
+    changed = dumps_yaml(values)
+    try:
+        parse_params(changed, paths.PARAMS)
+    except UserError as error:
+        faults = str(error).replace(f"{paths.PARAMS}: ", "")
+        raise UserError(f"--set {' '.join(map(shortened, settings))}: {faults}") from None
+    return changed
+
+
+def parse(setting: str) -> Override:
+    """Return what Hydra reads in a setting; raises ValueError, which says why, for one that is not taken here."""
+    if "${" in setting:
+        raise ValueError("${...} is not replaced here; write the value itself.")
+    try:
+        [parsed] = to_hydra_overrides([setting])
+    except (HydraException, RecursionError) as error:
+        reason = str(error).partition("\n")[0].strip() or type(error).__name__
+        raise ValueError(
+            f"{HOW}. Text with brackets, quotes or commas stands in quotes: KEY='VALUE'. ({shortened(reason)})"
+        ) from None
+    if parsed.is_sweep_override():
+        raise ValueError("one value each: run once for each of several. A list is written [1,2].")
+    if parsed.package is not None:
+        raise ValueError(f"{HOW}.")
+    return parsed
+
+
+def apply(values: dict[str, Any], setting: Override) -> None:
+    """Change `values` as a setting says; raises ValueError where the key is not one that it can."""
+    *sections, last = setting.key_or_group.split(".")
+    section: Any = values
+    for depth, name in enumerate(sections):
+        section = entry(section, name, sections[:depth])
+    exists = isinstance(section, dict) and last in section
+    adds = setting.is_add() or setting.is_force_add()
+    if not exists and not (adds and isinstance(section, dict)):
+        entry(section, last, sections)
+    value = setting.value()
+    if setting.is_delete():
+        if value is not None and section[last] != value:
+            raise ValueError(f"{setting.key_or_group} is {section[last]!r}, not {value!r}.")
+        del section[last]
+        return
+    if setting.is_add() and exists and not isinstance(section[last], dict):
+        raise ValueError(f"{setting.key_or_group} is there already: leave out the +.")
+    section[last] = merged(section.get(last), value)
+
+
+def entry(section: Any, name: str, keys: list[str]) -> Any:
+    """Return entry `name` of the section that `keys` lead to; raises ValueError where it has none."""
+    where = ".".join(keys)
+    if isinstance(section, list):
+        raise ValueError(f"{where} is a list, which is given whole: {where}=[...].")
+    if not isinstance(section, dict):
+        raise ValueError(f"{HOW}: {where} is a value and holds no {name!r}.")
+    if name not in section:
+        raise ValueError(f"{HOW}: {unknown_name('parameter', name, map(str, section), f'{where or paths.PARAMS} has')}")
+    return section[name]
+
+
+def merged(before: Any, value: Any) -> Any:
+    """Return `value`, a mapping laid over the one that was there, as Hydra does."""
+    if not (isinstance(before, dict) and isinstance(value, dict)):
+        return value
+    for name, part in value.items():
+        before[name] = merged(before.get(name), part)
+    return before

@@ -1,0 +1,1 @@
+"""What every process uses: errors, files, streams, other processes. It knows nothing of models or data."""

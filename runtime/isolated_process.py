@@ -1,0 +1,90 @@
+"""Run a program in an isolated process, without this project's code.
+
+Forked stages (orchestration/executors/local.py) keep a pre-forked spare, so that TensorFlow is not imported again.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from types import ModuleType
+
+from runtime.packages import PACKAGES
+
+OURS = (*PACKAGES, "benchmarks")
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Spare:
+    """A forked process that waits for its program."""
+
+    process: ForkProcess
+    requests: Connection
+
+
+_spares: list[Spare] = []
+
+
+def keep_spare() -> None:
+    """Fork a process for the next `run_fresh`; it ends with this one."""
+    ours, its = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=serve, args=(its,), daemon=True)
+    process.start()
+    its.close()
+    _spares.append(Spare(process, ours))
+
+
+def run_fresh(program: str, arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Run the text `program` with `arguments` in the folder `folder`; return its exit code and standard error."""
+    if not _spares:
+        command = [sys.executable, "-I", "-c", program, *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+    spare = _spares.pop()
+    errors = folder / "errors.txt"
+    spare.requests.send((program, arguments, str(folder), str(errors)))
+    spare.process.join()
+    return spare.process.exitcode or 0, errors.read_text(errors="replace")
+
+
+def serve(requests: Connection) -> None:
+    """Wait for a program and run it, without our modules and the path to them, as `python -I` would."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the stage, which ends this process
+    program, arguments, folder, errors = requests.recv()
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    project = Path.cwd().resolve()
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != project]
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in OURS:
+            del sys.modules[name]
+    os.chdir(folder)
+    sys.argv = ["-c", *arguments]
+    exec(program, {"__name__": "__main__"})  # noqa: S102  # our own text
+
+
+def end_with_parent() -> None:
+    """Have this process killed when the thread that started it ends, however that comes about."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def without_main_module() -> Iterator[None]:
+    """Have multiprocessing not import this process's main module anew in the processes that the block starts."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,171 @@
+"""Examples: the prepared rows of a split, as the arrays that a model takes and learns."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from config import paths
+from config.params import ModelParams
+from datasets import get_dataset
+from datasets.dataset import Dataset, to_values
+from models.common.features import columns_needed, compute_inputs, get_target_view, get_weight_view
+from models.common.outputs import network_input
+from runtime.errors import UserError
+from tasks.data.files import read_table
+from tasks.data.schema import INDEX, prepared_schema, read_schema
+from tasks.data.validation import check_classes, check_index, check_rows, check_table
+
+Columns = dict[str, np.ndarray]  # name of a prepared column: values [rows] or [rows, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of one split. `inputs`: name of a network's input: float32 [rows, ...]."""
+
+    inputs: dict[str, np.ndarray]
+    target: np.ndarray  # what the loss gets: int64 [rows] or float32 [rows, 1] or [rows, classes]
+    index: np.ndarray  # int64 [rows], the row's number in the raw table
+    weight: np.ndarray | None = None  # float32 [rows], how much each row counts in training; None: all the same
+
+    @property
+    def x(self) -> np.ndarray | dict[str, np.ndarray]:
+        """What Keras takes."""
+        return network_input(self.inputs)
+
+    @property
+    def rows(self) -> int:
+        return len(self.target)
+
+    def head(self) -> "Examples":
+        return self
+
+    def take(self, rows: np.ndarray) -> "Examples":
+        """Return the rows of these numbers, in their order."""
+        inputs = {name: values[rows] for name, values in self.inputs.items()}
+        weight = None if self.weight is None else self.weight[rows]
+        return Examples(inputs, self.target[rows], self.index[rows], weight)
+
+    def parts(self) -> Iterator["Examples"]:
+        """Yield all rows, in the order of the file."""
+        yield self
+
+
+def join(parts: Sequence[Examples]) -> Examples:
+    """Return the rows of all `parts`, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    inputs = {name: np.concatenate([part.inputs[name] for part in parts]) for name in first.inputs}
+    weights = [part.weight for part in parts if part.weight is not None]
+    target, index = (np.concatenate([getattr(part, name) for part in parts]) for name in ("target", "index"))
+    return Examples(inputs, target, index, np.concatenate(weights) if weights else None)
+
+
+def read_examples(params: ModelParams, split: str) -> Examples:
+    """Read a split ("train", "valid" or "test") as model `params` sees it.
+
+    Raises UserError when the file is missing, has other columns or types than `prepare` writes, no rows,
+    or missing values, and when a view does not fit the data set.
+    """
+    path, stage = paths.prepared_table(params.dataset, split), f"prepare@{params.dataset}"
+    table, schema = read_table(path, stage), read_schema(params.dataset)
+    columns = to_columns(params, table, path)
+    check_rows(path, table.num_rows, schema["rows"][split], stage)
+    check_index(path, columns[INDEX], sum(schema["rows"].values()), stage)
+    return to_examples(params, columns, schema)
+
+
+def to_columns(params: ModelParams, table: pa.Table, path: Path) -> Columns:
+    """Return what model `params` needs of a prepared `table`, the target and the index; path: for messages.
+
+    Raises UserError when the table is not as `prepare` writes it.
+    """
+    dataset = get_dataset(params.dataset)
+    check_table(path, table, prepared_schema(dataset), f"prepare@{dataset.name}")
+    check_classes(path, dataset, to_values(table[dataset.target]), f"prepare@{dataset.name}")
+    needed = columns_needed(params.inputs, dataset.features, tuple(dataset.derived))
+    return {name: to_values(table[name]) for name in (*needed, dataset.target, INDEX)}
+
+
+def to_examples(params: ModelParams, columns: Columns, schema: dict, by_class: dict | None = None) -> Examples:
+    """Return prepared rows as model `params` sees them.
+
+    schema: what `prepare` says of them. by_class: how much each class counts, where the rows are but some of the
+    split's; None: from these rows.
+    """
+    dataset = get_dataset(params.dataset)
+    labels = columns[dataset.target]
+    target = get_target_view(params.target).compute(labels, schema)
+    inputs = {
+        name: np.asarray(values) for name, values in compute_inputs(params.inputs, columns, dataset.features).items()
+    }
+    by_class = by_class or class_weights(params, target, schema)
+    return Examples(inputs, target, columns[INDEX], row_weights(params, labels, target, schema, by_class))
+
+
+def class_weights(params: ModelParams, target: np.ndarray, schema: dict) -> dict[int, float]:
+    """Return how much a row of each class counts by the recipe's class_weight; {} without one.
+
+    target: of the whole split, whose shares of the classes "balanced" evens out.
+    """
+    from sklearn.utils.class_weight import compute_class_weight
+
+    wanted = params.fit.class_weight
+    if wanted == "balanced":
+        true = true_class(target)
+        classes = np.unique(true)
+        weights = compute_class_weight(wanted, classes=classes, y=true)
+        return dict(zip(classes.tolist(), weights.tolist(), strict=True))
+    return {k: wanted.get(name, 1.0) for k, name in enumerate(class_names(params, schema))} if wanted else {}
+
+
+def row_weights(
+    params: ModelParams, labels: np.ndarray, target: np.ndarray, schema: dict, by_class: dict[int, float]
+) -> np.ndarray | None:
+    """Return the product of the recipe's class_weight and sample_weight, float32 [rows]; None without either."""
+    weights = np.ones(len(labels), np.float32)
+    if params.fit.sample_weight:
+        weights = weights * get_weight_view(params.fit.sample_weight)(labels, schema)
+    if by_class:
+        weights = weights * np.array([by_class[k] for k in true_class(target).tolist()])
+    return weights.astype(np.float32) if params.fit.sample_weight or by_class else None
+
+
+def class_names(params: ModelParams, schema: dict) -> list[str]:
+    """Return the names of the classes that the model tells apart; empty for a regression."""
+    if params.task == "regression":
+        return []
+    return list(get_target_view(params.target).class_names or schema["class_names"])
+
+
+def true_class(target: np.ndarray) -> np.ndarray:
+    """Return int64 [rows] from what a loss gets: class numbers, 0 and 1 in a column, or one-hot rows."""
+    if target.ndim == 2 and target.shape[1] > 1:
+        return target.argmax(axis=1)
+    return target.reshape(-1).astype(np.int64)
+
+
+def check_views(section: str, dataset: Dataset, inputs: dict[str, str], target_name: str) -> list[str]:
+    """Raise UserError unless the views suit `dataset`; return the raw columns that they need.
+
+    section: of params.yaml, for the message. inputs: name of an input: name of its view.
+    """
+    try:
+        needed = dataset.raw_columns(columns_needed(inputs, dataset.features, tuple(dataset.derived)))
+    except UserError as error:
+        raise UserError(f"{paths.PARAMS}: {section}.inputs: {error}") from None
+    try:
+        target = get_target_view(target_name)
+    except UserError as error:
+        raise UserError(f"{paths.PARAMS}: {section}.target: {error}") from None
+    if target.dataset not in (None, dataset.name):
+        message = f"{target_name!r} is for {target.dataset}, not for {dataset.name}."
+        raise UserError(f"{paths.PARAMS}: {section}.target: {message}")
+    if target.dataset is None and (target.task == "regression") != (dataset.class_names is None):
+        fitting = "class" if dataset.class_names else "value"
+        message = f"{target_name!r} does not fit {dataset.name}; use {fitting!r}."
+        raise UserError(f"{paths.PARAMS}: {section}.target: {message}")
+    return needed

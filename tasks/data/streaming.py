@@ -1,0 +1,120 @@
+"""Stream: a split too large for memory, read from its Parquet file a row group at a time."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefect import task
+
+from config import paths
+from config.params import ModelParams
+from datasets import get_dataset
+from datasets.dataset import to_values
+from models.common.features import get_target_view
+from runtime.errors import UserError
+from tasks.data.examples import Columns, Examples, class_weights, read_examples, to_columns, to_examples
+from tasks.data.files import open_table
+from tasks.data.schema import GROUP_ROWS, read_schema
+from tasks.data.validation import check_rows
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows of one split, left on disk. Its memory does not grow with them."""
+
+    params: ModelParams
+    path: Path
+    rows: int
+    schema: dict
+    by_class: dict[int, float]  # how much each class counts
+    errors: list[UserError] = field(default_factory=list)  # of `read`
+
+    @property
+    def groups(self) -> int:
+        return -(-self.rows // GROUP_ROWS)
+
+    def read(self, group: int) -> Columns:
+        """Return the prepared columns of a row group that the model needs, and the target.
+
+        Raises UserError when the file is damaged or not as `prepare` writes it.
+        """
+        try:
+            with open_table(self.path, f"prepare@{self.params.dataset}") as file:
+                table = file.read_row_group(group, use_threads=False)
+            return to_columns(self.params, table, self.path)
+        except UserError as error:
+            self.errors.append(error)
+            raise
+
+    def see(self, columns: Columns) -> Examples:
+        """Return rows of `read` as the model sees them."""
+        return to_examples(self.params, columns, self.schema, self.by_class)
+
+    def head(self) -> Examples:
+        """Return the first row group."""
+        return self.see(self.read(0))
+
+    def parts(self) -> Iterator[Examples]:
+        """Yield all rows, a row group at a time, in the order of the file."""
+        for group in range(self.groups):
+            yield self.see(self.read(group))
+
+
+Split = Examples | Stream
+
+
+def open_split(params: ModelParams, split: str, memory: int) -> Split:
+    """Return a split ("train", "valid" or "test") as model `params` sees it.
+
+    memory: bytes; where the model's inputs would take more, the rows stay on disk.
+    Raises UserError as `read_examples` does.
+    """
+    path, stage = paths.prepared_table(params.dataset, split), f"prepare@{params.dataset}"
+    with open_table(path, stage) as file:
+        rows = file.metadata.num_rows
+        groups = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+    if not rows:
+        return read_examples(params, split)  # which says so
+    if rows <= GROUP_ROWS:
+        return read_examples(params, split)
+    stream = Stream(params, path, rows, read_schema(params.dataset), {})
+    check_rows(path, rows, stream.schema["rows"][split], stage)
+    head = stream.head()
+    size = rows * sum(values.nbytes for values in head.inputs.values()) // head.rows
+    if size <= memory:
+        return read_examples(params, split)
+    if any(group != GROUP_ROWS for group in groups[:-1]):
+        raise UserError(
+            f"{path}: its row groups are not of {GROUP_ROWS} rows, which streaming needs. "
+            f"Run `dvc repro --force {stage}`."
+        )
+    logger.info("%s: %d rows of %.1f GB are read from disk, a part at a time", path, rows, size / 1e9)
+    return Stream(params, path, rows, stream.schema, read_class_weights(params, path, stage, stream.schema))
+
+
+def read_class_weights(params: ModelParams, path: Path, stage: str, schema: dict) -> dict[int, float]:
+    if params.fit.class_weight is None:
+        return {}
+    name = get_dataset(params.dataset).target
+    with open_table(path, stage) as file:
+        labels = to_values(file.read(columns=[name])[name])
+    return class_weights(params, get_target_view(params.target).compute(labels, schema), schema)
+
+
+@contextmanager
+def telling_read_errors(*splits: Split) -> Iterator[None]:
+    """Raise what reading one of `splits` raised in the block, in place of the error that TensorFlow makes of it."""
+    try:
+        yield
+    except Exception:
+        for split in splits:
+            if isinstance(split, Stream) and split.errors:
+                raise split.errors[0] from None
+        raise
+
+
+open_split_task = task(open_split)

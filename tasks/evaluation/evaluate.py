@@ -1,0 +1,154 @@
+"""Evaluate: measure a trained model on every split; the only step that reads the test split.
+
+RMSE, MAE and R2 are in the target's unit; precision, recall and F1 are scikit-learn's, macro-averaged
+over the classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from prefect import task
+
+from config.params import ModelParams
+from models.common.outputs import figure_prefix, named_outputs, spread
+from tasks.data.examples import class_names, true_class
+from tasks.data.schema import BATCH_ROWS
+from tasks.data.streaming import Split, open_split
+
+# Below this many rows a quarter of them says nothing.
+SLICED_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`metrics`: by split. `per_class` and `slices`: of the test split. `predictions`: one row a test row."""
+
+    metrics: dict[str, dict[str, float]]
+    per_class: dict[str, dict[str, float]]
+    slices: dict[str, dict[str, float]]
+    predictions: pd.DataFrame
+
+
+def evaluate(
+    model: keras.Model, params: ModelParams, schema: dict, memory: int, train: Split, valid: Split
+) -> Evaluation:
+    """Measure `model` on train, valid and test.
+
+    schema: the prepared data set's schema.json. memory: bytes that test may take, or it stays on disk.
+    Raises UserError where the test split is damaged.
+    """
+    test = open_split(params, "test", memory)
+    return measure(model, params, schema, {"train": train, "valid": valid, "test": test})
+
+
+def measure(model: keras.Model, params: ModelParams, schema: dict, splits: Mapping[str, Split]) -> Evaluation:
+    """Measure `model` on each of `splits`; the last of them gives the figures per class, slices and predictions."""
+    names = class_names(params, schema)
+    metrics = {}
+    for split, examples in splits.items():
+        returned, target, index = predict(model, examples)
+        outputs = named_outputs(returned)
+        metrics[split] = {"loss": float(model.compute_loss(y=spread(target, outputs), y_pred=returned))}
+        for name, output in outputs.items():
+            figures = class_figures(target, output) if names else quantity_figures(target, output)
+            metrics[split] |= {f"{figure_prefix(name)}{figure}": value for figure, value in figures.items()}
+    predictions = to_predictions(index, target, outputs, names)
+    per_class = figures_per_class(predictions, names) if names else {}
+    slices = {} if names else figures_per_quarter(predictions, schema["target"])
+    return Evaluation(metrics, per_class, slices, predictions)
+
+
+def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Return what `model` says of every row, the rows' target and their index."""
+    parts = [
+        (model.predict(part.x, batch_size=BATCH_ROWS, verbose=0), part.target, part.index) for part in examples.parts()
+    ]
+    return keras.tree.map_structure(lambda *values: np.concatenate(values), *parts)
+
+
+def predicted_class(output: np.ndarray) -> np.ndarray:
+    """Return int64 [rows]: the likeliest of several classes, or whether the only output is at least 0.5."""
+    return output.argmax(axis=1) if output.shape[1] > 1 else (output[:, 0] >= 0.5).astype(np.int64)
+
+
+def class_figures(target: np.ndarray, output: np.ndarray) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    true, predicted = true_class(target), predicted_class(output)
+    return {
+        "accuracy": float(accuracy_score(true, predicted)),
+        "f1_macro": float(f1_score(true, predicted, average="macro", zero_division=0)),
+    }
+
+
+def quantity_figures(target: np.ndarray, output: np.ndarray) -> dict[str, float]:
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    true, predicted = target.reshape(-1).astype(np.float64), output.reshape(-1).astype(np.float64)
+    return {
+        "rmse": float(root_mean_squared_error(true, predicted)),
+        "mae": float(mean_absolute_error(true, predicted)),
+        "r2": float(r2_score(true, predicted)),
+    }
+
+
+def to_predictions(
+    index: np.ndarray, target: np.ndarray, outputs: dict[str, np.ndarray], names: list[str]
+) -> pd.DataFrame:
+    """Return index, true and predicted of each row, and the probability of each class.
+
+    A further output has columns of its own, which begin with its name.
+    """
+    true = true_class(target) if names else target.reshape(-1)
+    frame: dict[str, Any] = {"index": index, "true": true}
+    for name, output in outputs.items():
+        start = figure_prefix(name)
+        if not names:
+            frame[f"{start}predicted"] = output.reshape(-1)
+            continue
+        frame[f"{start}predicted"] = predicted_class(output).astype(np.int64)
+        probabilities = output if output.shape[1] > 1 else np.concatenate([1 - output, output], axis=1)
+        frame |= {f"{start}probability {label}": probabilities[:, k] for k, label in enumerate(names)}
+    return pd.DataFrame(frame)
+
+
+def figures_per_class(predictions: pd.DataFrame, names: list[str]) -> dict[str, dict[str, float]]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    columns = precision_recall_fscore_support(
+        predictions["true"], predictions["predicted"], labels=range(len(names)), zero_division=0
+    )
+    return {
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
+        for name, p, r, f, n in zip(names, *columns, strict=True)
+    }
+
+
+def figures_per_quarter(predictions: pd.DataFrame, target: str) -> dict[str, dict[str, float]]:
+    """Return RMSE and MAE for each quarter of the test rows by their true value; empty for small splits."""
+    if len(predictions) < SLICED_ROWS:
+        return {}
+    quarters = pd.qcut(predictions["true"], 4, duplicates="drop")
+    slices = {}
+    for quarter, rows in predictions.groupby(quarters, observed=True):
+        error = (rows["predicted"] - rows["true"]).astype(np.float64)
+        label = f"{target} {quarter.left:g} to {quarter.right:g}"
+        slices[label] = {
+            "rmse": float(np.sqrt((error**2).mean())),
+            "mae": float(error.abs().mean()),
+            "bias": float(error.mean()),
+            "rows": len(rows),
+        }
+    return slices
+
+
+def write_predictions(predictions: pd.DataFrame, folder: Path) -> None:
+    predictions.to_parquet(folder / "predictions.parquet", index=False, compression="zstd")
+
+
+evaluate_task = task(evaluate)

@@ -1,0 +1,1 @@
+"""Make the data: download a source, ingest it, split it and normalize it."""

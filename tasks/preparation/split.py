@@ -1,0 +1,62 @@
+"""Split: decide which row belongs to train, valid and test."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from config import paths
+from config.params import Split
+from runtime.errors import UserError
+
+
+def default_share(rows: int) -> Fraction:
+    """Return the share of valid, and of test, for a data set that states none.
+
+    A fifth each for small sets, but no more than 10,000 rows and no less than a hundredth: 60/20/20 up to
+    50,000 rows, 98/1/1 from a million rows on, as the notes ask.
+    """
+    return max(min(Fraction(1, 5), Fraction(10_000, rows)), Fraction(1, 100))
+
+
+def split_rows(given: np.ndarray | None, labels: np.ndarray | None, rows: int, split: Split) -> dict[str, np.ndarray]:
+    """Return the row numbers of each split, shuffled: three disjoint int64 arrays that cover every row.
+
+    given: [rows] of "train", "valid", "test" where the source sets rows aside itself; those it calls
+        train are divided further, the others stay. None: every row is divided.
+    labels: [rows] class of each row for a stratified split; None: not stratified.
+
+    scikit-learn's `train_test_split` does the dividing, test first and valid from what is left, so that
+    seed 42 and a quarter each give the notes' splits of iris and California housing.
+    Raises UserError when a split is empty or a class is too rare to be stratified.
+    """
+    rng = np.random.default_rng(split.seed)
+    given = np.full(rows, "train") if given is None else given
+    share = default_share(rows)
+    shares = {"test": split.test or share, "valid": split.valid or share / (1 - share)}
+    left = np.flatnonzero(given == "train")
+    if all(np.any(given == name) for name in shares):
+        left = rng.permutation(left)
+    parts = {}
+    for name in shares:
+        parts[name] = rng.permutation(np.flatnonzero(given == name))
+        if not len(parts[name]):
+            left, parts[name] = divide(left, labels, shares[name], split.seed, name)
+    parts["train"] = left
+    return {name: parts[name].astype(np.int64) for name in paths.SPLITS}
+
+
+def divide(
+    rows: np.ndarray, labels: np.ndarray | None, share: Fraction, seed: int, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import train_test_split
+
+    taken = math.ceil(len(rows) * share)
+    if not 0 < taken < len(rows):
+        raise UserError(f"split: {len(rows)} rows with {name} = {share} leave a split empty. Give other shares.")
+    strata = None if labels is None else labels[rows]
+    try:
+        left, part = train_test_split(rows, test_size=taken, random_state=seed, stratify=strata)
+    except ValueError as error:
+        raise UserError(f"split: cannot stratify {name}: {error} Set split.stratify: false.") from None
+    return left, part

@@ -1,0 +1,159 @@
+"""Export: save a trained model as `.keras`, as weights alone, and as a SavedModel that takes raw units.
+
+The SavedModel's graph is: raw columns -> normalisation -> views -> network. Its inputs have the names of
+the raw columns and a free batch size; it needs nothing but TensorFlow to run.
+"""
+
+import errno
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from prefect import task
+
+from config.params import ModelParams
+from datasets import get_dataset
+from datasets.dataset import to_values
+from models.common.features import columns_needed, compute_inputs
+from models.common.outputs import MAIN_OUTPUT, named_outputs, network_input
+from runtime.errors import UserError
+from runtime.isolated_process import run_fresh
+from tasks.data.files import write_json
+from tasks.data.normalization import normalize
+from tasks.data.raw import read_raw
+from tasks.data.streaming import Split
+
+# Largest difference, relative to the largest output, between the trained model and its loaded export.
+TOLERANCE = 1e-5
+COMPARED_ROWS = 256
+
+logger = logging.getLogger(__name__)
+
+
+def serving_model(model: keras.Model, params: ModelParams, statistics: dict) -> keras.Model:
+    """Return a model from raw columns, by name, to the outputs of `model`, by name.
+
+    A number's input is float32 [batch]; a picture's is [batch, height, width] of the raw dtype.
+    """
+    dataset = get_dataset(params.dataset)
+    raw = {}
+    for name in raw_columns_needed(params):
+        field = dataset.schema.field(name).type
+        shape = tuple(getattr(field, "shape", ()))
+        raw[name] = keras.Input(shape, dtype=str(field.value_type) if shape else "float32", name=name)
+    features = dataset.derive({name: keras.ops.cast(value, "float32") for name, value in raw.items()})
+    columns = {name: normalize(name, value, statistics) for name, value in features.items()}
+    inputs = compute_inputs(params.inputs, columns, dataset.features)
+    outputs = model(network_input(inputs))
+    return keras.Model(raw, named_outputs(outputs), name=model.name)
+
+
+def raw_columns_needed(params: ModelParams) -> list[str]:
+    """Return the raw columns that the exported model takes, in the data set's order."""
+    dataset = get_dataset(params.dataset)
+    return dataset.raw_columns(columns_needed(params.inputs, dataset.features, tuple(dataset.derived)))
+
+
+def export(model: keras.Model, params: ModelParams, statistics: dict, facts: dict, folder: Path) -> None:
+    """Write `model.keras`, `model.weights.h5` and `saved_model/` into `folder`.
+
+    facts: what the exports say of their origin; `saved_model/assets.extra/origin.json` holds it.
+    """
+    model.save(folder / "model.keras")
+    model.save_weights(folder / "model.weights.h5")
+    serving_model(model, params, statistics).export(folder / "saved_model", format="tf_saved_model", verbose=False)
+    extra = folder / "saved_model" / "assets.extra"
+    extra.mkdir()
+    write_json(extra / "origin.json", facts)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a trained model makes of some rows. index: their raw rows' numbers. outputs: by name, [rows, ...]."""
+
+    model: str
+    index: np.ndarray
+    outputs: dict[str, np.ndarray]
+
+
+def sample_outputs(model: keras.Model, valid: Split) -> Sample:
+    """Return what `model` makes of the first COMPARED_ROWS rows of the valid split."""
+    first = valid.head().take(np.arange(min(COMPARED_ROWS, valid.rows)))
+    return Sample(model.name, first.index, named_outputs(model.predict(first.x, verbose=0)))
+
+
+def verify_export(sample: Sample, params: ModelParams, raw_sha256: str, folder: Path) -> dict[str, float]:
+    """Load `folder/saved_model` in a process without our code, compare it with `sample`, and ask it the probes.
+
+    The loaded model gets the rows of the sample in raw units. No operation of Keras happens in this process.
+    raw_sha256: of the raw rows that the prepared ones were made of.
+    Returns its answer to each row of `params.probes` (first output, last class).
+    Raises UserError when an output differs by more than TOLERANCE.
+    """
+    dataset = get_dataset(params.dataset)
+    names = raw_columns_needed(params)
+    compared = read_raw(dataset, raw_sha256).take(sample.index)
+    columns = {name: to_values(compared[name]) for name in names}
+    rows = compared.num_rows
+    for probe in params.probes.values():
+        columns = {name: np.append(values, probe[name]) for name, values in columns.items()}
+    loaded = run_saved_model(folder / "saved_model", columns)
+    for name, values in sample.outputs.items():
+        difference = np.abs(loaded[name][:rows] - values).max() / max(1.0, np.abs(values).max())
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"{sample.model}: the exported SavedModel and the trained model differ by {difference:.2g} in output "
+                f"{name!r} (tolerance {TOLERANCE:g}). Nothing was published; the previous artifacts are unchanged."
+            )
+        logger.info("%s: loaded in a fresh process, the SavedModel differs by %.1g", sample.model, difference)
+    answers = loaded[MAIN_OUTPUT][rows:]
+    return {label: float(answer[-1]) for label, answer in zip(params.probes, answers, strict=True)}
+
+
+# TensorFlow and NumPy are all that it imports.
+LOADER = """
+import sys
+import numpy as np
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+serve = model.signatures["serving_default"]
+specs = serve.structured_input_signature[1]
+with np.load(sys.argv[2]) as columns:
+    inputs = {name: tf.cast(columns[name], specs[name].dtype) for name in columns.files}
+np.savez(sys.argv[3], **{name: value.numpy() for name, value in serve(**inputs).items()})
+"""
+
+
+def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the outputs, by name, of a SavedModel loaded in a fresh process that sees none of our code.
+
+    columns: name of a raw column: values [rows] or [rows, ...].
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given, returned = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+        np.savez(given, **columns)  # type: ignore[arg-type]  # its stub takes every keyword for allow_pickle
+        # TensorFlow takes [ ] and the like in a path for a pattern: so its path, from where it is loaded, has none.
+        Path(folder, "saved_model").symlink_to(saved_model.resolve())
+        arguments = ["saved_model", "inputs.npz", "outputs.npz"]
+        code, errors = run_fresh(LOADER, arguments, Path(folder))
+        if code:
+            if os.strerror(errno.ENOSPC) in errors:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
+            raise UserError(f"{saved_model} does not load in a fresh process:\n{errors.strip()[-2000:]}")
+        with np.load(returned) as outputs:
+            return dict(outputs)
+
+
+def describe_origin(schema: dict, seed: int) -> dict:
+    """Return what an export says of its data."""
+    return {key: schema[key] for key in ("dataset", "source", "raw_sha256", "class_names", "target_unit")} | {
+        "seed": seed
+    }
+
+
+export_task = task(export)
+verify_export_task = task(verify_export)

@@ -1,0 +1,40 @@
+"""Card: `README.md` beside a trained model: what it is for, how good it is, and what it must not be used for.
+
+The sections are those of Mitchell et al., Model Cards for Model Reporting, 2019; the head is what model hubs read.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prefect import task
+
+from config.params import ModelParams
+from datasets import get_dataset
+from tasks.data.raw import read_provenance
+
+TEMPLATE = "card.md.jinja"
+
+
+def write_card(metrics: dict[str, Any], params: ModelParams, folder: Path) -> None:
+    """Write `README.md` into `folder`, the same at each run. metrics: of metrics.json. params: the recipe."""
+    dataset = get_dataset(params.dataset)
+    templates = Environment(  # of Markdown, in which nothing needs escaping
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters["figure"] = figure
+    text = templates.get_template(TEMPLATE).render(
+        metrics=metrics, params=params, dataset=dataset, provenance=read_provenance(dataset)
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+write_card_task = task(write_card)

@@ -1,0 +1,128 @@
+"""Record: `metrics.json`, what a rerun reproduces, and `run.json`, what it does not."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+from prefect import task
+
+from config.params import ModelParams
+from tasks.data.files import write_json
+from tasks.evaluation.evaluate import Evaluation, write_predictions
+from tasks.publishing.checksums import checksums
+from tasks.training.fit import Fitted, write_history
+from tasks.training.hardware import processor_name
+
+PACKAGES = ("keras", "tensorflow", "numpy", "pandas", "pyarrow", "scikit-learn", "prefect", "dvc")
+
+
+def metrics(
+    name: str,
+    params: ModelParams,
+    seed: int,
+    schema: dict,
+    fitted: Fitted,
+    evaluation: Evaluation,
+    probes: dict[str, float],
+) -> dict:
+    """Return the content of metrics.json: the same keys for every model."""
+    trainable = sum(int(keras.ops.size(weight)) for weight in fitted.model.trainable_weights)
+    return {
+        "name": name,
+        "dataset": params.dataset,
+        "task": params.task,
+        "source": schema["source"],
+        "raw_sha256": schema["raw_sha256"],
+        "seed": seed,
+        "parameters": {"total": fitted.model.count_params(), "trainable": trainable},
+        "epochs": len(fitted.history["loss"]),
+        "metrics": evaluation.metrics,
+        "per_class": evaluation.per_class,
+        "slices": evaluation.slices,
+        "probes": probes,
+    }
+
+
+def run_facts(params: ModelParams, began: datetime, seconds: dict[str, float], fitted: Fitted) -> dict:
+    """Return the content of run.json.
+
+    params: the recipe. began: when the run started (UTC). seconds: what each step took.
+    """
+    return {
+        "began": began.isoformat(timespec="seconds"),
+        "seconds": {step: round(taken, 3) for step, taken in seconds.items()},
+        "peak_memory_bytes": peak_memory_bytes(),
+        "device": device(),
+        "precision": fitted.precision,
+        "precision_reason": fitted.precision_reason,
+        "execution": fitted.execution,
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "backend": keras.backend.backend(),
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        "git_commit": git_commit(),
+        "recipe": params.model_dump(mode="json", exclude_defaults=True),
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kilobytes
+
+
+def device() -> str:
+    """Return the name of the GPU that Keras uses, or of the processor."""
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+    return f"CPU ({processor_name()})"
+
+
+def git_commit() -> str | None:
+    """Return the commit that is checked out, with "+changes" when files differ from it; None outside git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+class Stopwatch:
+    """Measures the steps of a run, one after another."""
+
+    def __init__(self) -> None:
+        self.began = datetime.now(UTC)
+        self.laps: dict[str, float] = {}
+        self.first = self.last = time.monotonic()
+
+    def lap(self, step: str) -> None:
+        """Note the seconds since the last lap as those of `step`."""
+        now = time.monotonic()
+        self.laps[step], self.last = now - self.last, now
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of every step, and `total` since the start."""
+        return {**self.laps, "total": time.monotonic() - self.first}
+
+
+def write_record(metrics: dict, run: dict, fitted: Fitted, evaluation: Evaluation, folder: Path) -> None:
+    """Write metrics.json, history.csv and predictions.parquet into `folder`, then run.json with all files' checksums.
+
+    By them `tasks.publishing.checksums` knows whether the files of a folder come from one training.
+    """
+    write_history(fitted.history, folder)
+    write_predictions(evaluation.predictions, folder)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "run.json", {**run, "files": checksums(folder)})
+
+
+write_record_task = task(write_record)

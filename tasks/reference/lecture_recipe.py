@@ -1,0 +1,100 @@
+"""Train a model by the recipe of the lecture notes, with several seeds and normalizations, to compare metrics."""
+
+import logging
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from prefect import task
+
+from config import paths
+from config.params import Hardware, ModelParams, Normalization
+from datasets import get_dataset
+from datasets.dataset import Dataset
+from models.common.registry import network_name
+from tasks.data.examples import to_columns, to_examples
+from tasks.data.files import write_json
+from tasks.data.normalization import normalize_splits
+from tasks.data.raw import read_raw
+from tasks.data.schema import read_schema, read_split_rows
+from tasks.evaluation.evaluate import measure
+from tasks.training.fit import fit
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RawSplits:
+    """Raw rows, and which of them belong to each split of the prepared data set."""
+
+    table: pa.Table
+    rows: dict[str, np.ndarray]  # int64 numbers of raw rows, by split
+    schema: dict  # what `prepare` says of the data set
+
+
+def read_raw_splits(dataset: Dataset) -> RawSplits:
+    """Read the raw rows of `dataset`, divided as `prepare` has divided them.
+
+    Raises UserError when one of the files is missing, damaged, or of another source than the others.
+    """
+    schema = read_schema(dataset.name)
+    table = read_raw(dataset, schema["raw_sha256"])
+    return RawSplits(table, read_split_rows(dataset, schema, table.num_rows), schema)
+
+
+def train_once(
+    name: str,
+    params: ModelParams,
+    data: RawSplits,
+    normalization: Normalization,
+    tail: Fraction | None,
+    seed: int,
+    hardware: Hardware,
+) -> tuple[dict, pd.DataFrame]:
+    """Train model `name` by its lecture recipe once, and measure it.
+
+    Args:
+        params: the model, with the compile and fit settings of the lecture recipe.
+        data: the raw rows of its data set.
+        normalization, tail: how their features are normalized (`tasks.data.normalization`).
+        seed, hardware: as in `tasks.training.fit.fit`.
+
+    Returns:
+        The metrics, and the history: a row an epoch.
+    """
+    dataset = get_dataset(params.dataset)
+    tables, _ = normalize_splits(dataset, data.table, data.rows, normalization, tail)
+    splits = {}
+    for split, table in tables.items():
+        columns = to_columns(params, table, paths.prepared_table(params.dataset, split))
+        splits[split] = to_examples(params, columns, data.schema)
+    logger.info("%s: seed %d, %s", name, seed, normalization)
+    keras.backend.clear_session()
+    network = network_name(name, data.schema["source"])
+    fitted = fit(name, params, seed, hardware, splits["train"], splits["valid"], network)
+    history = pd.DataFrame({"normalization": normalization, "seed": seed, **fitted.history})
+    history.insert(2, "epoch", range(1, len(history) + 1))
+    metrics = {
+        "normalization": normalization,
+        "seed": seed,
+        "epochs": len(history),
+        "metrics": measure(fitted.model, params, data.schema, splits).metrics,
+    }
+    return metrics, history
+
+
+def write_lecture_recipe(name: str, schema: dict, runs: list[tuple[dict, pd.DataFrame]], folder: Path) -> None:
+    """Write `metrics.json` and `history.csv`, the metrics and the curves of every run of `train_once`."""
+    metrics, histories = zip(*runs, strict=True)
+    facts = {"name": name, "source": schema["source"], "raw_sha256": schema["raw_sha256"], "runs": list(metrics)}
+    write_json(folder / "metrics.json", facts)
+    pd.concat(histories).to_csv(folder / "history.csv", index=False)
+
+
+train_once_task = task(task_run_name="{name}-{normalization}-seed-{seed}")(train_once)
+write_lecture_recipe_task = task(write_lecture_recipe)
+read_raw_splits_task = task(read_raw_splits)

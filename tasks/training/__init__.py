@@ -1,0 +1,1 @@
+"""Fit a model: hardware, order of the rows, training steps, callbacks, checkpoints."""

@@ -1,0 +1,96 @@
+"""Callbacks of our own: a progress line, a clock, a stop when training diverges, the ratio of the losses."""
+
+import logging
+import math
+import time
+
+import keras
+
+from config import paths
+from runtime.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class ProgressLog(keras.callbacks.Callback):
+    """Logs a line an epoch, but no more than one every `interval_seconds`; always the last one.
+
+    Within an epoch that takes long, how far it is every `within_seconds`.
+    """
+
+    def __init__(self, interval_seconds: float = 2.0, within_seconds: float = 20.0):
+        super().__init__()
+        self.interval_seconds, self.within_seconds = interval_seconds, within_seconds
+
+    def on_train_begin(self, logs=None):
+        self.began = self.last_line = time.monotonic()
+        self.first = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.first = epoch if self.first is None else self.first
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.monotonic()
+        if now - self.last_line >= self.within_seconds:
+            self.last_line = now
+            share = (batch + 1) / self.params["steps"]
+            logger.info("epoch %d/%d  %.0f %%", self.epoch + 1, self.params["epochs"], 100 * share)
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.monotonic()
+        done, epochs = epoch + 1, self.params["epochs"]
+        if done < epochs and now - self.last_line < self.interval_seconds:
+            return
+        self.last_line = now
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+        left = (now - self.began) / (done - self.first) * (epochs - done)
+        logger.info("epoch %d/%d  %s  %s", done, epochs, figures, f"{left:.0f} s left" if left else "done")
+
+
+class EpochClock(keras.callbacks.Callback):
+    """Notes when each epoch ended, by `time.perf_counter`."""
+
+    def __init__(self):
+        super().__init__()
+        self.ends: list[float] = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.ends.append(time.perf_counter())
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Ends the training of model `name` with a UserError as soon as a loss is NaN or infinite."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.check("loss", logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.check("val_loss", logs)
+
+    def check(self, figure, logs):
+        value = (logs or {}).get(figure)
+        if value is not None and not math.isfinite(value):
+            rate = float(self.model.optimizer.learning_rate)
+            raise UserError(
+                f"{self.name}: {figure} is {float(value)} in epoch {self.epoch + 1}; training diverged. Lower "
+                f"models.{self.name}.compile.learning_rate in {paths.PARAMS} (now {rate:g})."
+            )
+
+
+class LossRatio(keras.callbacks.Callback):
+    """Adds `loss_ratio`, the loss on valid divided by that on train, to the logs of each epoch.
+
+    Far above 1 it tells of overfitting. Callbacks behind this one, and the history, see it.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs:
+            logs["loss_ratio"] = logs["val_loss"] / logs["loss"] if logs["loss"] else math.nan

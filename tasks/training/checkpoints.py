@@ -1,0 +1,139 @@
+"""Checkpoints: what an unfinished or later continued training needs, in checkpoints/M.
+
+They are no output of a DVC stage, which DVC would remove before the stage could go on from them: what
+training ends with is the same with them or without.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from config.params import ModelParams
+from runtime.atomic_outputs import remove
+from runtime.disk import refuse_unwritable
+from tasks.data.streaming import Split
+
+ROOT = Path(__file__).parents[2]
+# A checkpoint of other code is not continued.
+CODE = [file for folder in ("models", "tasks/data", "tasks/training") for file in sorted((ROOT / folder).rglob("*.py"))]
+# What `checkpoint_callbacks` and `open_checkpoints` write.
+OWN = re.compile(r"(best|epoch-\d{4,})\.(weights\.h5|keras)|history\.csv|last|training\.json")
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_callbacks(params: ModelParams, folder: Path) -> list[keras.callbacks.Callback]:
+    """Return the callbacks that write into `folder` what the recipe asks for."""
+    callbacks: list[keras.callbacks.Callback] = []
+    chosen = params.fit.checkpoint
+    if chosen:
+        kind = "weights.h5" if chosen.weights_only else "keras"
+        file = f"best.{kind}" if chosen.best_only else "epoch-{epoch:04d}." + kind
+        earlier = read_history(folder).get("val_loss", [])
+        callbacks.append(
+            keras.callbacks.ModelCheckpoint(
+                str(folder / file),
+                save_best_only=chosen.best_only,
+                save_weights_only=chosen.weights_only,
+                initial_value_threshold=min(earlier, default=None),
+            )
+        )
+    if params.fit.resume:
+        callbacks += [
+            keras.callbacks.CSVLogger(str(folder / "history.csv"), append=True),
+            keras.callbacks.BackupAndRestore(str(folder / "last"), double_checkpoint=True, delete_checkpoint=False),
+        ]
+    return callbacks
+
+
+def open_checkpoints(params: ModelParams, seed: int, how: Sequence[str], train: Split, folder: Path) -> None:
+    """Remove what training wrote into `folder`, unless the recipe says resume and it has fewer epochs of the same one.
+
+    how: what else decides its digits, such as the precision.
+    """
+    training = describe_training(params, seed, how, train) if params.fit.resume else {}
+    described = folder / "training.json"
+    done = epochs_done(folder)
+    if params.fit.resume and done:
+        same = read_training(described) == training and is_readable(folder)
+        if same and done <= params.fit.epochs:
+            logger.info("going on after epoch %d, from %s", done, folder)
+            return
+        reason = (
+            "is damaged, or of another recipe, other data or other code" if not same else f"has {done} epochs already"
+        )
+        logger.info("starting at epoch 1: the checkpoint in %s %s", folder, reason)
+    for entry in own_entries(folder):
+        remove(entry)
+    if params.fit.resume or params.fit.checkpoint:
+        refuse_unwritable(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    if params.fit.resume:
+        described.write_text(json.dumps(training, indent=2), encoding="utf-8")
+
+
+def read_training(described: Path) -> object:
+    """Return what the checkpoint is of; None where that cannot be read, and nothing can be gone on from."""
+    try:
+        return json.loads(described.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def is_readable(folder: Path) -> bool:
+    """Tell whether the figures of the epochs that are done can be read."""
+    try:
+        read_history(folder)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def own_entries(folder: Path) -> list[Path]:
+    """Return what training has written into `folder`; whatever else lies there is the user's."""
+    return [entry for entry in folder.iterdir() if OWN.fullmatch(entry.name)] if folder.is_dir() else []
+
+
+def epochs_done(folder: Path) -> int:
+    """Return how many epochs the last checkpoint in `folder` has behind it; 0 where there is none to go on from."""
+    try:
+        return int(json.loads((folder / "last/training_metadata.json").read_text(encoding="utf-8"))["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def describe_training(params: ModelParams, seed: int, how: Sequence[str], train: Split) -> dict:
+    """Return what decides how training goes, except for how long: equal descriptions give equal epochs."""
+    recipe = params.model_dump(mode="json", exclude={"probes": True, "fit": {"resume", "checkpoint"}})
+    if params.compile.schedule == "constant":  # another schedule stretches over all epochs
+        del recipe["fit"]["epochs"]
+    data = hashlib.blake2b()
+    for part in train.parts():
+        for values in (*part.inputs.values(), part.target, *([] if part.weight is None else [part.weight])):
+            data.update(np.ascontiguousarray(values).data)
+    code = hashlib.blake2b(b"".join(file.read_bytes() for file in CODE))
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "how": list(how),
+        "data": data.hexdigest(),
+        "code": code.hexdigest(),
+        "keras": keras.version(),
+        "backend": keras.backend.backend(),
+    }
+
+
+def read_history(folder: Path) -> dict[str, list[float]]:
+    """Return the figures of every epoch of a resumed training, those before the checkpoint included; {} without."""
+    file = folder / "history.csv"
+    if not file.exists():
+        return {}
+    rows = pd.read_csv(file, float_precision="round_trip").drop_duplicates("epoch", keep="last").sort_values("epoch")
+    return {str(name): [float(value) for value in rows[name]] for name in rows.columns if name != "epoch"}

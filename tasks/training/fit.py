@@ -1,0 +1,288 @@
+"""Fit: build a model and train it on the train split, watching the valid split."""
+
+import csv
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from prefect import task
+
+from config.params import Compile, Hardware, ModelParams
+from models.common.losses import get_loss
+from models.common.outputs import MAIN_OUTPUT, spread
+from models.common.registry import build_model, output_shapes
+from models.common.weights import adapt_normalization, draw_weights
+from tasks.data.schema import GROUP_ROWS
+from tasks.data.streaming import Split, telling_read_errors
+from tasks.training.callbacks import EpochClock, LossRatio, ProgressLog, StopOnNonFiniteLoss
+from tasks.training.checkpoints import checkpoint_callbacks, open_checkpoints, read_history
+from tasks.training.hardware import choose_execution, choose_precision, data_parallel
+from tasks.training.recipe_checks import check_network, check_size
+from tasks.training.shuffling import EpochOrder, ordered_batches, shuffled_batches
+
+# Batches that a call runs where epochs are not fused; TensorFlow returns to Python in between.
+STEPS_PER_EXECUTION = 32
+# Of the weights in TensorBoard, over a whole training: about so many.
+HISTOGRAMS = 10
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model, and the value of every logged figure after each epoch.
+
+    precision, execution: which `hardware.precision` and `hardware.execution` it was trained with.
+    precision_reason: why that precision, in words.
+    epoch_ends: by `time.perf_counter`, of the epochs that this process ran.
+    """
+
+    model: keras.Model
+    history: dict[str, list[float]]
+    precision: str
+    precision_reason: str
+    execution: str
+    epoch_ends: list[float]
+
+
+def fit(
+    name: str,
+    params: ModelParams,
+    seed: int,
+    hardware: Hardware,
+    train: Split,
+    valid: Split,
+    network: str | None = None,
+    logs: Path | None = None,
+    checkpoints: Path | None = None,
+) -> Fitted:
+    """Build model `name`, train it by its recipe and return it, in float32.
+
+    The same seed on the same machine gives the same weights, bit for bit, whether in one go or resumed.
+
+    Args:
+        name: the model's, for messages.
+        params: its recipe.
+        seed: of the initial weights, of the order of the rows and of random layers.
+        hardware: how training uses the machine.
+        train, valid: the rows.
+        network: the name that the network carries; None: `name`.
+        logs: folder for TensorBoard; None: no logs.
+        checkpoints: folder for what the recipe saves during training; None: nothing is saved.
+
+    Raises:
+        UserError: the build arguments do not fit the family, the network does not fit into the memory, or the loss
+            becomes NaN.
+    """
+    network = network or name
+    shapes = {key: rows.shape[1:] for key, rows in train.head().inputs.items()}
+    check_size(name, params, shapes, train.rows)
+    make_reproducible(seed)
+    model = build_model(params.family, shapes, name, params.build, network)
+    draw_weights(model, seed)
+    check_network(name, model, params, shapes)
+    outputs = list(output_shapes(model, shapes))
+    steps = math.ceil(train.rows / params.fit.batch_size)
+    precision, why = choose_precision(hardware, model)
+    trained = model
+    with training_scope(precision, strategy := data_parallel()):
+        if strategy or precision != "float32":
+            trained = build_model(params.family, shapes, name, params.build, network)
+            draw_weights(trained, seed)
+            for output in outputs:
+                trained.get_layer(output).dtype_policy = "float32"  # a loss and a probability need the digits
+        adapt(trained, train)
+        execution = choose_execution(hardware.execution, trained, params.fit, steps * params.fit.epochs)
+        compile_model(trained, params, outputs, steps, execution)
+    logger.info("%s: %d parameters, %d rows, %s, %s", name, model.count_params(), train.rows, precision, execution)
+    logger.info("%s: precision %s, %s", name, precision, why)
+    if checkpoints:
+        open_checkpoints(params, seed, [precision, execution], train, checkpoints)
+    if logs:
+        log_graph(trained, train, logs)
+    order = EpochOrder(train.rows, seed)
+    clock = EpochClock()
+    batch_size = params.fit.batch_size
+    with telling_read_errors(train, valid), feed(trained, train, valid, outputs, batch_size, order, execution) as rows:
+        history = trained.fit(
+            **rows,
+            epochs=params.fit.epochs,
+            shuffle=False,  # the rows come shuffled
+            verbose=0,
+            callbacks=[*callbacks(name, params, order, logs, checkpoints), clock],
+        )
+    if trained is not model:
+        compile_model(model, params, outputs, steps, execution)
+        model.set_weights(trained.get_weights())
+    figures = read_history(checkpoints) if checkpoints and params.fit.resume else history.history
+    plain = {plain_name(figure): values for figure, values in figures.items()}
+    return Fitted(model, plain, precision, why, execution, clock.ends)
+
+
+@contextmanager
+def training_scope(precision: str, strategy: Any) -> Iterator[None]:
+    """Build in the block what is trained: in that precision, and with a copy for each device of `strategy`."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        with strategy.scope() if strategy else nullcontext():
+            yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def compile_model(model: keras.Model, params: ModelParams, outputs: list[str], steps: int, execution: str) -> None:
+    """Compile `model` by the recipe. steps: of an epoch."""
+    at_once = min(STEPS_PER_EXECUTION, steps)
+    if params.fit.profile_batches or execution != "batches" or model.distribute_strategy.num_replicas_in_sync > 1:
+        at_once = 1  # the profiler counts calls, a fused epoch is one, and several devices take a batch at a time
+    model.compile(
+        optimizer=make_optimizer(params.compile, steps * params.fit.epochs),
+        loss=spread(get_loss(params.compile.loss), outputs),
+        loss_weights=params.compile.loss_weights if len(outputs) > 1 else None,
+        metrics=metrics_of(params, outputs),
+        steps_per_execution=at_once,
+        jit_compile="auto" if execution == "batches" else False,  # a fused epoch is compiled as a whole
+    )
+
+
+def adapt(model: keras.Model, train: Split) -> None:
+    """Give every layer `normalize_INPUT` of `model` the mean and variance of that input's rows.
+
+    They are summed up in groups of rows, which is the more exact, and the same from memory as from disk.
+    """
+    adapt_normalization(model, {name: rows_in_groups(train, name) for name in train.head().inputs})
+
+
+def rows_in_groups(split: Split, name: str) -> Iterator[np.ndarray]:
+    for part in split.parts():
+        for first in range(0, part.rows, GROUP_ROWS):
+            yield part.inputs[name][first : first + GROUP_ROWS]
+
+
+@contextmanager
+def feed(
+    model: keras.Model,
+    train: Split,
+    valid: Split,
+    outputs: list[str],
+    batch_size: int,
+    order: EpochOrder,
+    execution: str,
+) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of `fit` that give it the rows, for the way of execution."""
+    if execution == "batches":
+        yield {
+            "x": shuffled_batches(train, outputs, batch_size, order),
+            "validation_data": ordered_batches(valid, outputs),
+        }
+        return
+    from tasks.training.fused_steps import fused
+
+    with fused(model, train, valid, outputs, batch_size, order, execution == "xla") as rows:
+        yield rows
+
+
+def callbacks(
+    name: str, params: ModelParams, order: EpochOrder, logs: Path | None, checkpoints: Path | None
+) -> list[keras.callbacks.Callback]:
+    return [
+        order,
+        # First, so that whatever looks at an epoch's end sees the averaged weights.
+        *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if params.compile.average else []),
+        StopOnNonFiniteLoss(name),
+        *([LossRatio()] if params.fit.loss_ratio else []),
+        ProgressLog(),
+        *([tensorboard(params, logs)] if logs else []),
+        *(checkpoint_callbacks(params, checkpoints) if checkpoints else []),
+        *early_stopping(params),
+    ]
+
+
+def tensorboard(params: ModelParams, logs: Path) -> keras.callbacks.TensorBoard:
+    """Return what logs scalars, the layers, histograms of the weights, and the profile where one is asked for."""
+    every = max(1, params.fit.epochs // HISTOGRAMS)
+    return keras.callbacks.TensorBoard(
+        log_dir=str(logs), histogram_freq=every, profile_batch=params.fit.profile_batches or 0
+    )
+
+
+def log_graph(model: keras.Model, train: Split, logs: Path) -> None:
+    """Write the network's operations for TensorBoard, which looks for them first; Keras writes the layers alone."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    forward = tf.function(lambda x: model(x, training=False))
+    graph = forward.get_concrete_function(train.head().take(np.arange(1)).x).graph
+    with tf.summary.create_file_writer(str(logs / "train")).as_default():
+        tf.summary.graph(graph)
+
+
+def make_reproducible(seed: int) -> None:
+    """Seed every generator, and have TensorFlow choose deterministic operations, which matters on a GPU."""
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def make_optimizer(recipe: Compile, steps: int) -> keras.optimizers.Optimizer:
+    """Return the optimizer of a recipe. steps: of the whole training, over which a cosine falls to 0."""
+    rate: Any = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    average = {"use_ema": True, "ema_momentum": recipe.average} if recipe.average else {}
+    return {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[recipe.optimizer](learning_rate=rate, **average)
+
+
+def metrics_of(params: ModelParams, outputs: list[str]) -> Any:
+    """Return what Keras measures each epoch beside the loss: the task's own figure first."""
+    one_hot = params.compile.loss == "categorical_crossentropy"
+    top = keras.metrics.TopKCategoricalAccuracy if one_hot else keras.metrics.SparseTopKCategoricalAccuracy
+    make = {
+        "mean_absolute_error": lambda: keras.metrics.MeanAbsoluteError(name="mae"),
+        "precision": lambda: keras.metrics.Precision(name="precision"),
+        "recall": lambda: keras.metrics.Recall(name="recall"),
+        "auc": lambda: keras.metrics.AUC(name="auc"),
+        "top_3_accuracy": lambda: top(k=3, name="top_3_accuracy"),
+    }
+
+    def chosen() -> list[str | keras.metrics.Metric]:
+        own = keras.metrics.RootMeanSquaredError(name="rmse") if params.task == "regression" else "accuracy"
+        return [own, *(make[metric]() for metric in params.compile.metrics)]
+
+    return {output: chosen() for output in outputs} if len(outputs) > 1 else chosen()
+
+
+def early_stopping(params: ModelParams) -> list[keras.callbacks.Callback]:
+    chosen = params.fit.early_stopping
+    if chosen is None:
+        return []
+    return [keras.callbacks.EarlyStopping(patience=chosen.patience, restore_best_weights=chosen.restore_best)]
+
+
+def plain_name(figure: str) -> str:
+    """Return Keras' name of a figure without that of the main output; the losses keep theirs."""
+    if figure.endswith("_loss"):
+        return figure
+    start = "val_" if figure.startswith("val_") else ""
+    return start + figure.removeprefix(start).removeprefix(f"{MAIN_OUTPUT}_")
+
+
+def write_history(history: dict[str, list[float]], folder: Path) -> None:
+    """Write `history.csv`: a row an epoch, a column a figure."""
+    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["epoch", *history])
+        rows.writerows([epoch, *values] for epoch, values in enumerate(zip(*history.values(), strict=True), start=1))
+
+
+fit_task = task(fit)

@@ -1,0 +1,171 @@
+"""Recipe: check that data, views, network and loss of a model fit each other, before anything long begins."""
+
+import math
+import threading
+from typing import NamedTuple
+
+import keras
+import psutil
+import pyarrow as pa
+from prefect import task
+
+from config import paths
+from config.params import ModelParams
+from datasets import get_dataset
+from models.common.features import get_target_view, get_weight_view
+from models.common.outputs import Shapes
+from models.common.registry import build_model, output_shapes
+from runtime.errors import UserError, unknown_name
+from tasks.data.examples import check_views
+
+# What the last layer must be for a loss to mean what it says.
+OUTPUT_ACTIVATION = {
+    "mean_squared_error": "linear",
+    "huber": "linear",
+    "binary_crossentropy": "sigmoid",
+    "sparse_categorical_crossentropy": "softmax",
+    "categorical_crossentropy": "softmax",
+    "half_squared_error": "heaviside",
+}
+
+# Of several classes, the kind of labels that a loss compares with, and the target that gives them.
+LABELS = {"sparse_categorical_crossentropy": "class", "categorical_crossentropy": "one-hot"}
+TARGETS = {"class": "class", "one-hot": "one_hot"}
+
+# A number of a network, and how many of each weight a training keeps beside the weight and its gradient.
+BYTES = 4
+SLOTS = {"sgd": 0, "adam": 2}
+# To set up a network without its weights takes milliseconds; one of a million layers takes hours.
+SET_UP_SECONDS = 120
+
+
+class Size(NamedTuple):
+    """How many weights a network has, and how many numbers its layers make of one row."""
+
+    parameters: int
+    activations: int
+
+
+def fault(name: str, key: str, message: str) -> UserError:
+    return UserError(f"{paths.PARAMS}: models.{name}.{key}: {message}")
+
+
+def check_recipe(name: str, params: ModelParams) -> None:
+    """Raise UserError unless the views of model `name` suit its data set, and its task and probes the views."""
+    dataset = get_dataset(params.dataset)
+    needed = check_views(f"models.{name}", dataset, params.inputs, params.target)
+    target = get_target_view(params.target)
+    if params.task != target.task:
+        raise fault(name, "task", f"{params.task!r} does not fit target {params.target!r}; use {target.task!r}.")
+    wanted = LABELS.get(params.compile.loss, target.labels)
+    if target.labels != wanted:
+        message = f"{params.compile.loss!r} compares with {wanted} labels, and target {params.target!r} gives"
+        raise fault(name, "compile.loss", f"{message} {target.labels} labels; use target {TARGETS[wanted]!r}.")
+    if params.fit.sample_weight:
+        try:
+            get_weight_view(params.fit.sample_weight)
+        except UserError as error:
+            raise fault(name, "fit.sample_weight", str(error)) from None
+    check_class_weight(name, params)
+    for label, row in params.probes.items():
+        if sorted(row) != sorted(needed):
+            given = ", ".join(row) or "nothing"
+            raise fault(name, f"probes.{label}", f"gives {given}; the exported model takes {', '.join(needed)}.")
+    for column in needed if params.probes else ():
+        if isinstance(dataset.schema.field(column).type, pa.FixedShapeTensorType):
+            raise fault(name, "probes", f"a probe is a row of numbers, and {column!r} of {dataset.name} is a picture.")
+
+
+def check_class_weight(name: str, params: ModelParams) -> None:
+    if isinstance(params.fit.class_weight, dict):
+        target, dataset = get_target_view(params.target), get_dataset(params.dataset)
+        classes = target.class_names or dataset.class_names or ()
+        for label in params.fit.class_weight:
+            if label not in classes:
+                raise unknown_name("class", label, classes, f"{paths.PARAMS}: models.{name}.fit.class_weight, classes")
+
+
+def check_network(name: str, model: keras.Model, params: ModelParams, inputs: Shapes) -> None:
+    """Raise UserError unless every output of `model` suits the task, the classes and the loss of model `name`.
+
+    inputs: name of each input of the network: shape of one row.
+    """
+    classes = get_dataset(params.dataset).class_names or ()
+    expected = len(classes) if params.task == "multiclass" else 1
+    wanted = OUTPUT_ACTIVATION[params.compile.loss]
+    shapes = output_shapes(model, inputs)
+    for output, shape in shapes.items():
+        if shape[-1] != expected:
+            message = f"layer {output!r} has {shape[-1]} outputs; task {params.task!r} on {params.dataset} needs"
+            raise fault(name, "build", f"{message} {expected}.")
+        found = model.get_layer(output).activation.__name__
+        if found != wanted:
+            raise fault(name, "build", f"layer {output!r} is {found}; loss {params.compile.loss!r} needs {wanted}.")
+    for output in params.compile.loss_weights or {}:
+        if output not in shapes:
+            raise unknown_name("output", output, shapes, f"{paths.PARAMS}: models.{name}.compile.loss_weights, outputs")
+    if params.compile.loss_weights and set(params.compile.loss_weights) != set(shapes):
+        raise fault(name, "compile.loss_weights", f"give a weight to each of the outputs {', '.join(shapes)}.")
+
+
+def check_size(name: str, params: ModelParams, inputs: Shapes, rows: int) -> None:
+    """Raise UserError where training model `name` takes more memory than is free, before any of it is taken.
+
+    inputs: name of each input of the network: shape of one row. rows: that there are to train on.
+    """
+    size = network_size(name, params, inputs)
+    if size is None:
+        return
+    copies = 2 + SLOTS[params.compile.optimizer] + bool(params.compile.average)
+    needed = BYTES * (copies * size.parameters + min(params.fit.batch_size, rows) * size.activations)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise fault(
+            name,
+            "build",
+            f"a network of {size.parameters:,} parameters, which makes {size.activations:,} numbers of a row, takes at "
+            f"least {needed / 1e9:,.1f} GB to train with batch_size {params.fit.batch_size}; {free / 1e9:.1f} GB are "
+            "free. Make its layers or batch_size smaller.",
+        )
+
+
+def network_size(name: str, params: ModelParams, inputs: Shapes) -> Size | None:
+    """Return the size of model `name` without giving its weights memory; None for a network that cannot be set up so.
+
+    Keras keeps its state by thread: what is set up in another one leaves no name and no seed behind in this one.
+    Raises UserError as `build_model` does, and where the network has too many layers to be set up.
+    """
+    sizes: list[Size] = []
+    errors: list[UserError] = []
+
+    def set_up() -> None:
+        try:
+            with keras.StatelessScope(initialize_variables=False):
+                model = build_model(params.family, inputs, name, params.build)
+                output_shapes(model, inputs)
+                sizes.append(Size(model.count_params(), sum(map(numbers_of_a_row, model.layers))))
+        except UserError as error:
+            errors.append(error)
+        except Exception:  # noqa: BLE001  # whoever builds it in earnest is told
+            return
+
+    thread = threading.Thread(target=set_up, daemon=True)
+    thread.start()
+    thread.join(SET_UP_SECONDS)
+    if thread.is_alive():
+        raise fault(name, "build", f"the network is not set up in {SET_UP_SECONDS} s: it has too many layers.")
+    if errors:
+        raise errors[0]
+    return sizes[0] if sizes else None
+
+
+def numbers_of_a_row(layer: keras.Layer) -> int:
+    """Return how many numbers `layer` makes of one row; 0 where it is not part of a graph of layers."""
+    try:
+        outputs = keras.tree.flatten(layer.output)
+    except (AttributeError, ValueError):
+        return 0
+    return sum(math.prod(size or 1 for size in output.shape[1:]) for output in outputs)
+
+
+check_recipe_task = task(check_recipe)
