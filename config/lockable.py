@@ -15,6 +15,8 @@ INDENT = 2
 DEEPEST = 20
 # A stage names its parameters by one to three keys, such as models.iris_mlp.build, which are one key in dvc.lock.
 JOINED = (1, 2, 3)
+# Each kind of value that may follow a key; on which line DVC writes it differs.
+WRITTEN_BEHIND_A_KEY = (1, "", "a b", [], {}, [1], {"a": 1})
 PLAIN = (str, bool, int, float, type(None))
 ESCAPED = str.maketrans(dict.fromkeys("\"'\\", "xx"))  # these take two characters
 
@@ -58,7 +60,7 @@ def fault_of_key(key: Any, path: tuple[Any, ...]) -> str | None:
     if (
         not isinstance(key, str)
         or fits(key, len(path))
-        or all(comes_back({key: inner}, path) for inner in (1, {"a": 1}))
+        or all(comes_back({key: inner}, path) for inner in WRITTEN_BEHIND_A_KEY)
     ):
         return None
     return "is one that DVC cannot read back from dvc.lock. Give a shorter one, of letters and digits"

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from conftest import DVC, ROOT
 from dvc.utils.serialize import dumps_yaml, loads_yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as with_settings
 from hypothesis import strategies as st
 
@@ -40,6 +40,7 @@ def deep(values: object, levels: int) -> object:
 
 
 @with_settings(max_examples=100, deadline=None)
+@example(values={0: {"0" * 57 + " 0": []}}, levels=4)
 @given(values=st.dictionaries(KEYS, VALUES, max_size=3), levels=st.integers(0, DEEPEST))
 def test_whatever_is_not_refused_comes_back_from_what_dvc_writes(values, levels):
     models = {"models": {"a_model": deep(values, levels)}}

@@ -248,6 +248,6 @@ def test_figures_and_experiments_fit_a_screen(run, trained):
 
 
 def test_figures_of_a_workspace_without_models_say_what_to_run(run_flow):
-    done = run_flow("figures")
+    done = run_flow("metrics")
     assert done.returncode == 1
     assert done.stderr == "error: artifacts: there is no model yet. Run `make pipeline` or `dvc repro` first.\n"

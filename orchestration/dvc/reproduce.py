@@ -1,8 +1,8 @@
 """Reproduce a stage: DVC does the bookkeeping as `dvc repro` would, and we run the command.
 
 DVC decides whether a stage has changed, saves its new outputs and writes dvc.lock. We replace how the stage's command
-runs, how threads wait for DVC's lock, and how an entry of dvc.lock is written (lockfile.py). These are internals of DVC:
-its version is pinned, and tests compare with `dvc repro`.
+runs, how threads wait for DVC's lock, and how an entry of dvc.lock is written (lockfile.py). These are internals of
+DVC: its version is pinned, and tests compare with `dvc repro`.
 """
 
 import threading

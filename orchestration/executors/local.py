@@ -1,8 +1,8 @@
 """The processes that run the stages' commands: forks with the imports done where they can be, else a shell.
 
 A command that is exactly `python -m MODULE WORD ...` runs in a fork of a server that has TensorFlow, Keras and Prefect
-imported (preload.py), which takes 0.03 s to start instead of seconds. Anything else goes to the shell, as in DVC, and so
-does everything where a GPU is used: what a driver holds must not be forked.
+imported (preload.py), which takes 0.03 s to start instead of seconds. Anything else goes to the shell, as in DVC, and
+so does everything where a GPU is used: what a driver holds must not be forked.
 Each process is the head of a session, so that Ctrl-C reaches it through us alone, once.
 """
 

@@ -13,7 +13,7 @@ from config.params import ModelParams
 from datasets import get_dataset
 from tasks.data.raw import read_provenance
 
-TEMPLATE = "card.md.jinja"
+TEMPLATE = "model_card.md.jinja"
 
 
 def write_card(metrics: dict[str, Any], params: ModelParams, folder: Path) -> None:

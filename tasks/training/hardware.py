@@ -228,7 +228,7 @@ def write_seconds(file: Path, seconds: dict[str, float]) -> None:
 def measure(threads: int) -> dict[str, float]:
     """Return the seconds of a training step by policy, measured in a new process; {} where it fails."""
     logger.info("measuring bfloat16 against float32, once on this machine")
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "tasks.training.hardware", str(threads)]
     try:
