@@ -15,10 +15,14 @@ INDENT = 2
 DEEPEST = 20
 # A stage names its parameters by one to three keys, such as models.iris_mlp.build, which are one key in dvc.lock.
 JOINED = (1, 2, 3)
-# Each kind of value that may follow a key; on which line DVC writes it differs.
-WRITTEN_BEHIND_A_KEY = (1, "", "a b", [], {}, [1], {"a": 1})
+# DVC writes a value on the line of its key or on the next ones.
+WRITTEN_BEHIND_A_KEY = (1, {"a": 1})
 PLAIN = (str, bool, int, float, type(None))
 ESCAPED = str.maketrans(dict.fromkeys("\"'\\", "xx"))  # these take two characters
+
+
+class Position(int):
+    """A place in a list; an int may also be a key."""
 
 
 def refuse_unwritable(values: Any) -> None:
@@ -28,7 +32,7 @@ def refuse_unwritable(values: Any) -> None:
 
 
 def faults(values: Any, path: tuple[Any, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield a sentence for each value that cannot be kept. path: the keys, and numbers in lists, that lead to `values`.
+    """Yield a sentence for each value that cannot be kept. path: the keys and positions that lead to `values`.
     seen: what was looked at, by identity and depth, for an alias of YAML may repeat a value.
     """
     here = ".".join(map(str, path))
@@ -47,7 +51,7 @@ def faults(values: Any, path: tuple[Any, ...], seen: set[tuple[int, int]]) -> It
             yield from faults(value, (*path, key), seen)
     elif isinstance(values, list):
         for number, value in enumerate(values):
-            yield from faults(value, (*path, number), seen)
+            yield from faults(value, (*path, Position(number)), seen)
     elif told := fault_of_value(values, path):
         yield f"{here}: {told}, got {shorten(repr(values))}"
 
@@ -89,7 +93,7 @@ def comes_back(value: Any, path: tuple[Any, ...]) -> bool:
     for joined in JOINED:
         lock = value
         for step in reversed(path[joined:]):
-            lock = [lock] if isinstance(step, int) else {step: lock}
+            lock = [lock] if isinstance(step, Position) else {step: lock}
         lock = {".".join(map(str, path[:joined])): lock} if path else lock
         lock = {"stages": {"stage": {"params": {"params.yaml": lock}}}}
         try:
