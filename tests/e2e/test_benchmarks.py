@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
 from benchmarks.__main__ import QUICK_MODELS
+from tests.support.workspaces import ROOT
 
 pytestmark = pytest.mark.xdist_group("benchmarks")  # one worker measures for all
 

@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from conftest import DVC, edit_params
 from prefect.utilities.callables import parameter_schema
 
 from flows import deployed
 from flows.pipeline import pipeline
+from tests.support.workspaces import DVC, edit_params
 
 ENTRYPOINTS = {"pipeline": "flows/pipeline.py:pipeline", "train": "flows/deployments.py:train_model"}
 FLOWS = {"pipeline": pipeline, "train": deployed.train_model}

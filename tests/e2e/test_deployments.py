@@ -9,10 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import DVC, ROOT, contents, edit_params, make_repository, open_ui
 from ruamel.yaml import YAML
 
 from config.params import load_params
+from tests.support.servers import open_ui
+from tests.support.workspaces import DVC, ROOT, contents, edit_params, make_repository
 
 pytestmark = pytest.mark.xdist_group("deployments")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import DVC, contents, edit_params
+
+from tests.support.workspaces import DVC, contents, edit_params
 
 pytestmark = pytest.mark.xdist_group("small")
 

@@ -15,12 +15,12 @@ import boto3
 import httpx
 import psutil
 import pytest
-from conftest import DVC, contents, edit_params, make_repository
 from distributed import Client
 from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
 from orchestration.prefect.server import free_port
+from tests.support.workspaces import DVC, contents, edit_params, make_repository
 
 pytestmark = pytest.mark.xdist_group("parallel")
 

@@ -11,13 +11,14 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from conftest import DVC, ROOT, edit_params, make_workspace, open_ui, sign_in
 from prefect.settings import PREFECT_HOME, temporary_settings
 from ruamel.yaml import YAML
 
 from orchestration.prefect import registration
 from orchestration.prefect.server import start_keeper, stop
 from runtime.errors import UserError
+from tests.support.servers import open_ui, sign_in
+from tests.support.workspaces import DVC, ROOT, edit_params, make_workspace
 
 pytestmark = pytest.mark.xdist_group("schedule")
 

@@ -16,11 +16,11 @@ import httpx
 import psutil
 import pytest
 import websockets
-from conftest import DVC, ROOT, make_workspace, open_ui, serve, sign_in
 from prefect.settings import PREFECT_HOME, temporary_settings
 
-from orchestration.prefect.server import SECRET, api_address, auth_string, start_keeper, stop
-from runtime.errors import UserError
+from orchestration.prefect.server import SECRET, start_keeper, stop
+from tests.support.servers import open_ui, serve, sign_in
+from tests.support.workspaces import DVC, ROOT, make_workspace
 
 pytestmark = pytest.mark.xdist_group("security")
 
@@ -293,29 +293,6 @@ def test_a_server_of_the_users_gets_what_the_user_has_set_for_it(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
-    [
-        ("http://127.0.0.1:4200/api", "http://127.0.0.1:4200/api"),
-        ("http://127.0.0.1:4200/api/", "http://127.0.0.1:4200/api"),
-        ("http://127.0.0.1:4200", "http://127.0.0.1:4200/api"),
-        (" http://127.0.0.1:4200/ ", "http://127.0.0.1:4200/api"),
-        ("https://example.org/a/path/api", "https://example.org/a/path/api"),
-    ],
-)
-def test_an_address_that_is_clear_is_understood(given, meant):
-    assert api_address(given) == meant
-
-
-@pytest.mark.parametrize(
-    "given", ["nonsense", "localhost:4200/api", "ftp://host/api", "http://", "http://host:port/api"]
-)
-def test_an_address_that_is_none_is_refused_with_its_value_and_the_remedy(given):
-    with pytest.raises(UserError, match=re.escape(f"PREFECT_API_URL ({given}) is no address")) as caught:
-        api_address(given)
-    assert "http://HOST:PORT/api" in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("given", "told"),
     [
         ("http://no-such-host.invalid:4200/api", "Name or service not known|name resolution"),
@@ -345,18 +322,6 @@ def test_a_server_that_does_not_start_says_why_in_one_line(run, tmp_path, what):
     assert done.returncode == 1
     assert told in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_the_secret_stays_the_same_and_a_damaged_one_is_replaced(tmp_path):
-    with temporary_settings({PREFECT_HOME: tmp_path}):
-        first = auth_string()
-        (tmp_path / SECRET).chmod(0o644)
-        assert auth_string() == first
-        assert (tmp_path / SECRET).stat().st_mode & 0o777 == 0o600
-        (tmp_path / SECRET).write_text(first[:10])
-        second = auth_string()
-        assert second == auth_string() != first
-        assert (tmp_path / SECRET).stat().st_mode & 0o777 == 0o600
 
 
 def test_another_database_for_the_server_of_make_ui_is_named_by_a_variable_of_ours(tmp_path):

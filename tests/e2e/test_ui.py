@@ -18,11 +18,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from conftest import DVC, ROOT, contents, edit_params, make_repository
 
 from orchestration.prefect.server import free_port
-from orchestration.prefect.services import LogWatch, repeated_failures
 from orchestration.prefect.supervisor import MARK
+from tests.support.workspaces import DVC, ROOT, contents, edit_params, make_repository
 
 pytestmark = pytest.mark.xdist_group("ui")
 
@@ -297,21 +296,6 @@ def test_a_service_that_fails_again_and_again_is_named_once(start_ui, workspace)
     assert ui.wait() == 130
 
 
-def test_an_error_that_does_not_come_again_is_not_named(tmp_path):
-    log = tmp_path / "server.log"
-    watch = LogWatch(log)
-    assert [*repeated_failures(watch)] == []  # there is no log yet
-    record = "07:08:51.587 | ERROR   | docket.dependencies - ↩ [     8ms] {}(){{{}}}\nTraceback\n  a line\n"
-    log.write_text(record.format("one", "one") + "sqlite3.OperationalError: locked\n")
-    assert [*repeated_failures(watch)] == []
-    with log.open("a") as file:
-        file.write(record.format("two", "two") + "ValueError: 2\n" + record.format("two", "two"))
-    [line] = repeated_failures(watch)
-    assert line.startswith("the service two of the server fails repeatedly")
-    log.write_text("")  # another server began
-    assert [*repeated_failures(watch)] == []
-
-
 def last(workspace: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "flows.ui", "--last"]
     return subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
@@ -423,22 +407,3 @@ def test_a_second_ui_of_the_workspace_is_refused_in_one_message(ui, workspace, e
     assert str(ui.process.pid) in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert ui.process.poll() is None
-
-
-@pytest.mark.parametrize("port", ["0", "65536", "-1", "many"])
-def test_a_port_that_is_none_is_refused(workspace, environment, port):
-    command = [sys.executable, "-m", "flows.ui", f"--port={port}"]
-    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert port in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_make_ui_takes_a_port_and_no_variable_of_the_environment(environment):
-    def command(*words: str) -> str:
-        words = ("make", "--no-print-directory", "--dry-run", "ui", *words)
-        told = {**environment, "PORT": "9999"}
-        return subprocess.run(words, cwd=ROOT, env=told, capture_output=True, text=True, check=True).stdout
-
-    assert command().strip().endswith("--port 4200")
-    assert command("PORT=4300").strip().endswith("--port 4300")

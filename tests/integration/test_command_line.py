@@ -1,16 +1,15 @@
 """What a stranger sees at the prompt: one clear message, the right exit code, no traceback."""
 
 import os
-import re
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import httpx
 import pytest
-from conftest import ROOT, edit_params
+
+from tests.support.workspaces import ROOT, edit_params
 
 
 @pytest.mark.parametrize(
@@ -51,23 +50,6 @@ def test_a_server_takes_all_that_begin_at_once(api_url):
     assert answers == [201] * 60
 
 
-def test_an_interrupt_that_hits_a_destructor_is_delivered_again(monkeypatch):
-    from orchestration.command_line import interrupt_again
-
-    class Unlucky:
-        def __del__(self):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys, "unraisablehook", interrupt_again)
-    with pytest.raises(KeyboardInterrupt):
-        destroy_and_wait(Unlucky())
-
-
-def destroy_and_wait(unlucky: object) -> None:
-    del unlucky
-    time.sleep(5)
-
-
 def test_a_faulty_parameter_stops_every_flow_before_it_starts(workspace, run_flow):
     edit_params(workspace, models__housing_mlp__fit__epochs=-3)
     done = run_flow("ingest", "line")
@@ -100,15 +82,6 @@ def test_a_flow_runs_with_the_network_cut_off(workspace):
     assert (workspace / "data/raw/line.parquet").exists()
 
 
-def test_every_make_target_of_the_documents_exists():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    for document in ("README.md", "CONTRIBUTING.md"):
-        named = set(re.findall(r"`make ([a-z-]+)", (ROOT / document).read_text()))
-        named |= set(re.findall(r"^make ([a-z-]+)", (ROOT / document).read_text(), re.M))
-        assert named
-        assert named <= targets
-
-
 @pytest.mark.parametrize("flow", ["ingest", "prepare", "train", "lecture_recipe", "baselines", "report"])
 def test_help_does_not_wait_for_tensorflow(workspace, settings, flow):
     command = [sys.executable, "-X", "importtime", "-m", f"flows.{flow}", "--help"]
@@ -117,3 +90,22 @@ def test_help_does_not_wait_for_tensorflow(workspace, settings, flow):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert any(name.startswith("prefect.") for name in imported)
     assert not {"tensorflow", "keras", "sklearn", "pandas", "tensorflow_datasets"} & imported
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "many"])
+def test_a_port_that_is_none_is_refused(workspace, environment, port):
+    command = [sys.executable, "-m", "flows.ui", f"--port={port}"]
+    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_make_ui_takes_a_port_and_no_variable_of_the_environment(environment):
+    def command(*words: str) -> str:
+        words = ("make", "--no-print-directory", "--dry-run", "ui", *words)
+        told = {**environment, "PORT": "9999"}
+        return subprocess.run(words, cwd=ROOT, env=told, capture_output=True, text=True, check=True).stdout
+
+    assert command().strip().endswith("--port 4200")
+    assert command("PORT=4300").strip().endswith("--port 4300")

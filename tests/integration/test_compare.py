@@ -6,9 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import DVC, edit_params
 
-from tasks.report.comparison import figures
+from tests.support.workspaces import DVC, edit_params
 
 pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
 
@@ -57,23 +56,3 @@ def test_an_unknown_revision_is_one_message(compare):
     assert "no-such-revision" in done.stderr
     assert "A revision is a commit, a branch, a tag, an experiment" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-
-
-def test_less_is_better_for_errors_and_more_for_accuracy():
-    diff = {
-        "artifacts/a/metrics.json": {
-            "metrics.test.aux_rmse": {"old": 0.5, "new": 0.4, "diff": -0.1},
-            "metrics.test.accuracy": {"old": 0.5, "new": 0.4, "diff": -0.1},
-            "metrics.test.loss": {"old": None, "new": 0.4},
-            "epochs": {"old": 1, "new": 2, "diff": 1},
-        }
-    }
-    assert [(row["figure"], row["better"]) for row in figures(diff)] == [
-        ("accuracy", False),
-        ("aux_rmse", True),
-        ("loss", None),
-    ]
-    baselines = {"artifacts/baselines/metrics.json": {"dummy.metrics.test.rmse": {"old": 1, "new": 2, "diff": 1}}}
-    assert figures(baselines) == [
-        {"model": "dummy", "split": "test", "figure": "rmse", "old": 1, "new": 2, "change": 1, "better": False}
-    ]

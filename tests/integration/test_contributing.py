@@ -3,7 +3,7 @@
 import json
 import re
 
-from conftest import ROOT
+from tests.support.workspaces import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 

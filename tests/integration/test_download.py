@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import edit_params
 
 from tasks.preparation.download import check_answers
+from tests.support.workspaces import edit_params
 
 GIVE_UP = 600  # seconds; the loaders by themselves go on for longer, or for ever
 Answer = Callable[[socket.socket, bytes], None]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import DVC, contents, edit_params
 
 from config.params import load_params
+from tests.support.workspaces import DVC, contents, edit_params
 
 pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
 
@@ -197,3 +197,24 @@ def wait_for(condition, seconds: float = 90) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+
+
+def put_in(folder, old: str, new: str) -> None:
+    """Replace a key of params.yaml as a person does, for what writes YAML breaks such a key itself."""
+    text = (folder / "params.yaml").read_text()
+    assert old in text
+    (folder / "params.yaml").write_text(text.replace(old, new, 1))
+
+
+LONG = "a key of some length with spaces in it that is longer than a line of dvc.lock"
+
+
+def test_dvc_repro_by_itself_records_nothing_of_such_a_label(prepared, settings):
+    subprocess.run([*DVC, "init", "--quiet", "--no-scm"], cwd=prepared, check=True)
+    put_in(prepared, "petals 2 x 0.5 cm:", f"{LONG}:")
+    command = [*DVC, "repro", "-s", "train@iris_perceptron"]
+    done = subprocess.run(command, cwd=prepared, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"probes: the key '{LONG[:40]}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (prepared / "dvc.lock").exists()

@@ -16,9 +16,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from conftest import DVC, FEW_MODELS, ROOT, keep_only
 
-from orchestration.environment import FAMILIES, described
+from tests.support.workspaces import DVC, FEW_MODELS, ROOT, keep_only
 
 # What a machine behind a proxy, with another project's settings, has set.
 ADVERSE = {
@@ -44,12 +43,6 @@ def seen(environment: dict[str, str], without: tuple[str, ...] = (), code: str =
     code += "; import json, os; print(json.dumps(dict(os.environ)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=given, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_the_document_has_the_table_of_the_code():
-    lines = (ROOT / "docs/environment.md").read_text().splitlines()
-    rows = [line for line in lines if line.startswith("| `")]
-    assert rows == [described(family) for family in FAMILIES]
 
 
 def test_every_family_of_variables_is_treated_as_the_table_says():

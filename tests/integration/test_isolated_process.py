@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from tests.support.workspaces import ROOT
 
 PROGRAM = """
 import sys

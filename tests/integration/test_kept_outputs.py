@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DVC, contents, edit_params
 
 from tasks.publishing.checksums import checksums
+from tests.support.workspaces import DVC, contents, edit_params
 
 pytestmark = pytest.mark.xdist_group("small")
 

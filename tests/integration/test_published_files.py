@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from conftest import FEW_MODELS, ROOT
 from ruamel.yaml import YAML
 
 from config.params import load_params
+from tests.support.workspaces import FEW_MODELS
 
 pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
 
@@ -77,11 +77,3 @@ def test_the_model_card_has_a_head_its_sections_and_every_figure(repo, model):
         assert f"| {split} | {row} |" in card
     for name, figures in measured["per_class"].items():
         assert f"| {name} | {figures['precision']:.4f} |" in card
-
-
-def test_every_real_data_set_says_what_it_is_not_for():
-    from datasets import get_dataset
-
-    for file in (ROOT / "datasets").glob("*.py"):
-        if file.stem not in ("__init__", "dataset"):
-            assert get_dataset(file.stem).limits.endswith(".")

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, edit_params
 
 from config.params import ModelParams, load_params
 from models.common.outputs import named_outputs, network_input
@@ -12,6 +11,7 @@ from models.common.weights import draw_weights
 from tasks.data.examples import Examples, read_examples
 from tasks.training.fit import Fitted, fit, rows_in_groups
 from tasks.training.hardware import has_convolutions
+from tests.support.workspaces import ROOT, edit_params
 
 MODELS = load_params(ROOT / "params.yaml").models
 BATCH = 32

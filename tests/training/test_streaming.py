@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from conftest import edit_params
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from tasks.training import fit as fitting
 from tasks.training import fused_steps as fused
 from tasks.training import shuffling as batches
 from tasks.training.shuffling import EpochOrder, block_rows, shuffled_blocks
+from tests.support.workspaces import edit_params
 
 GROUP = 64
 

@@ -4,12 +4,12 @@ import tomllib
 
 import grimp
 import pytest
-from conftest import ROOT
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from orchestration.dvc.graph import target_names
 from runtime.packages import PACKAGES
+from tests.support.workspaces import ROOT
 
 CODE = tuple(name for name in PACKAGES if name != "orchestration")  # how a stage is started changes no result
 GRAPH = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]

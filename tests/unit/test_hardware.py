@@ -2,15 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import pytest
 import tensorflow as tf
-from conftest import ROOT, edit_params
 from pydantic import TypeAdapter, ValidationError
 
 from config.params import Hardware, load_params
@@ -27,6 +24,7 @@ from tasks.training.hardware import (
     step_seconds,
     use_device,
 )
+from tests.support.workspaces import ROOT
 
 needs_no_gpu = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU")
 
@@ -64,30 +62,6 @@ def test_threads_are_one_for_numbers_and_every_core_for_pictures():
     assert chosen.training_threads(get_dataset("california_housing").has_pictures) == 1
     assert chosen.training_threads(get_dataset("fashion_mnist").has_pictures) == len(os.sched_getaffinity(0))
     assert chosen.model_copy(update={"threads": 3}).training_threads(pictures=False) == 3
-
-
-# How many threads run operations, by the name that TensorFlow gives them.
-THREADS = """
-import sys
-from pathlib import Path
-from tasks.training.hardware import use_device
-use_device("cpu", int(sys.argv[1]))
-import tensorflow as tf
-big = tf.random.normal([1000, 1000])
-tf.function(lambda: big @ big @ big)()
-names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-print(names.count("tf_Compute"))
-"""
-
-
-def test_tensorflow_starts_as_many_threads_as_asked_for():
-    started = []
-    for threads in (1, 5):
-        command = [sys.executable, "-c", THREADS, str(threads)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        started.append(int(done.stdout))
-    assert started == [1, 5]
 
 
 @pytest.mark.parametrize(
@@ -197,43 +171,6 @@ def test_where_nothing_can_be_kept_or_measured_float32_is_chosen(monkeypatch, pr
     assert faster_precision(step_seconds(2)).policy == "float32"
 
 
-# A training that measures first, and the same one with its precision pinned; both print what they end with.
-MEASURED_OR_PINNED = """
-import hashlib, sys
-from pathlib import Path
-from config.params import load_params
-from tasks.training import hardware
-from tasks.data.examples import read_examples
-from tasks.training.fit import fit
-hardware.processor_multiplies_bfloat16 = lambda: True
-hardware.BFLOAT16_MARGIN = 0
-params = load_params()
-chosen = params.hardware.model_copy(update={"precision": sys.argv[1], "device": "cpu"})
-hardware.use_device("cpu", None)
-recipe = params.model("multi_input_cnn")
-splits = [read_examples(recipe, split) for split in ("train", "valid")]
-fitted = fit("multi_input_cnn", recipe, 42, chosen, *splits, source="sample", logs=None, checkpoints=Path(sys.argv[2]))
-digest = hashlib.sha256(b"".join(weight.tobytes() for weight in fitted.model.get_weights()))
-print(fitted.precision, digest.hexdigest(), [weight.name for weight in fitted.model.weights])
-print(fitted.precision_reason, file=sys.stderr)
-"""
-
-
-def test_a_measurement_changes_no_digit_of_the_training(prepared, tmp_path):
-    told, printed = [], []
-    for precision in ("auto", "mixed_bfloat16"):
-        command = [sys.executable, "-c", MEASURED_OR_PINNED, precision, str(tmp_path / "checkpoints")]
-        settings = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-        done = subprocess.run(command, cwd=prepared, env=settings, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        told.append(done.stderr)
-        printed.append(done.stdout)
-    assert printed[0] == printed[1]
-    assert printed[0].startswith("mixed_bfloat16 ")
-    assert "measured on this machine: a training step takes " in told[0]
-    assert len([*(tmp_path / "cache/heaviside").glob("precision-*.json")]) == 1
-
-
 def test_xla_is_chosen_for_long_trainings_without_convolutions():
     dense, fit = network("fashion_mlp")
     assert choose_execution("auto", dense, fit, hardware.XLA_STEPS) == "xla"
@@ -253,44 +190,3 @@ def test_a_gpu_that_is_absent_is_told_with_what_is_missing(monkeypatch):
     monkeypatch.setattr(hardware, "loads", lambda library: True)
     with pytest.raises(UserError, match="nvidia-smi"):
         use_device("gpu", None)
-
-
-# Two processors out of one: as two GPUs, for TensorFlow.
-TWO_DEVICES = """
-import sys
-import numpy as np
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from pathlib import Path
-from config.params import load_params
-from tasks.training import fit as fitting
-from tasks.data.examples import read_examples
-name, folder = sys.argv[1:]
-params = load_params()
-recipe = params.model(name)
-hardware = params.hardware.model_copy(update={"precision": "float32", "execution": "auto"})
-splits = []
-for split in ("train", "valid"):
-    examples = read_examples(recipe, split)
-    splits.append(examples.take(np.arange(examples.rows // 64 * 64 or examples.rows // 2 * 2)))
-weights = []
-for devices in (None, ["CPU:0", "CPU:1"]):
-    mirrored = tf.distribute.MirroredStrategy(devices) if devices else None
-    fitting.data_parallel = lambda: mirrored
-    fitted = fitting.fit(name, recipe, 42, hardware, *splits, source="sample", logs=None, checkpoints=Path(folder))
-    assert all(np.isfinite(fitted.history["val_loss"]))
-    weights.append(fitted.model.get_weights())
-    print(fitted.history)
-differences = [np.abs(one - other).max() for one, other in zip(*weights)]
-print("DIFFERENCE", max(differences))
-assert max(differences) < 1e-3, differences
-"""
-
-
-@pytest.mark.parametrize("name", ["iris_mlp", "housing_wide_deep_aux", "multi_input_cnn"])
-def test_two_devices_share_each_batch_and_end_with_the_weights_of_one(prepared, tmp_path, name):
-    edit_params(prepared, **{f"models__{name}__compile__average": None, f"models__{name}__fit__batch_size": 32})
-    command = [sys.executable, "-c", TWO_DEVICES, name, str(tmp_path / "checkpoints")]
-    done = subprocess.run(command, cwd=prepared, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]

@@ -1,9 +1,6 @@
 """What params.yaml may hold comes back from dvc.lock as it was; what would not is refused before a stage runs."""
 
-import subprocess
-
 import pytest
-from conftest import DVC, ROOT
 from dvc.utils.serialize import dumps_yaml, loads_yaml
 from hypothesis import example, given
 from hypothesis import settings as with_settings
@@ -13,6 +10,7 @@ from config.lockable import DEEPEST, refuse_unwritable
 from config.params import load_params
 from orchestration.dvc.lockfile import difference
 from runtime.errors import UserError
+from tests.support.workspaces import ROOT
 
 # Much of what YAML has a meaning for, lengths around those at which lines are broken, and anything else.
 ODD = st.sampled_from(
@@ -104,14 +102,3 @@ def test_an_alias_of_itself_is_one_message(workspace):
     with pytest.raises(UserError, match=r"the alias \*a refers to what it is in") as told:
         load_params()
     assert len(str(told.value)) < 500
-
-
-def test_dvc_repro_by_itself_records_nothing_of_such_a_label(prepared, settings):
-    subprocess.run([*DVC, "init", "--quiet", "--no-scm"], cwd=prepared, check=True)
-    put_in(prepared, "petals 2 x 0.5 cm:", f"{LONG}:")
-    command = [*DVC, "repro", "-s", "train@iris_perceptron"]
-    done = subprocess.run(command, cwd=prepared, env=settings, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert f"probes: the key '{LONG[:40]}" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (prepared / "dvc.lock").exists()

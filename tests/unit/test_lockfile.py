@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from conftest import ROOT
 from dvc.utils.serialize import dumps_yaml
 from dvc.utils.serialize._yaml import parse_yaml_for_update
 from hypothesis import given, settings
@@ -11,13 +10,8 @@ from hypothesis import strategies as st
 
 from orchestration.dvc.lockfile import LOCK_FILE, entries, locked_stages, merge, put_in_order
 from runtime.errors import UserError
-
-# Short enough for a line: tests/test_lockable.py has what DVC would fold.
-words = st.text(st.sampled_from("abz019@-_./ :'#,{}\u00e4"), min_size=1, max_size=30).map(str.strip).filter(bool)
-files = st.lists(st.fixed_dictionaries({"path": words, "hash": st.just("md5"), "md5": words, "size": st.integers(0)}))
-stages = st.fixed_dictionaries(
-    {"cmd": words}, optional={"deps": files, "params": st.dictionaries(words, st.dictionaries(words, words))}
-)
+from tests.support.lock_files import stages, words
+from tests.support.workspaces import ROOT
 
 
 def by_dvc(text: str, changed: dict) -> str:

@@ -20,25 +20,7 @@ from models.common.registry import build_model, family_names, output_shapes
 from models.common.weights import adapt_normalization, draw_weights
 from models.perceptron import ThresholdUnit, heaviside
 from runtime.errors import UserError
-
-# Inputs, parameters in all, trainable parameters: the table of the notes' architectures.
-EXPECTED = {
-    "linear_neuron": ({"x": (1,)}, 2, 2),
-    "iris_perceptron": ({"petals": (2,)}, 3, 3),
-    "iris_mlp": ({"features": (4,)}, 83, 83),
-    "housing_mlp": ({"features": (8,)}, 5_618, 5_601),
-    "housing_wide_deep": ({"features": (8,)}, 1_256, 1_239),
-    "housing_wide_deep_two_inputs": ({"wide": (5,), "deep": (6,)}, 1_200, 1_176),
-    "housing_wide_deep_aux": ({"wide": (5,), "deep": (6,)}, 1_231, 1_207),
-    "housing_wide_deep_subclassed": ({"wide": (5,), "deep": (6,)}, 1_231, 1_207),
-    "binary_mlp": ({"features": (10,)}, 551, 551),
-    "fashion_mlp": ({"image": (28, 28)}, 266_610, 266_610),
-    "fashion_mlp_300": ({"image": (28, 28)}, 328_810, 328_810),
-    "fashion_cnn": ({"image": (28, 28, 1)}, 1_413_834, 1_413_834),
-    "binary_cnn": ({"grey": (64, 64, 1)}, 35_813, 35_813),
-    "shared_input_cnn": ({"grey": (64, 64, 1)}, 86_787, 86_787),
-    "multi_input_cnn": ({"grey": (64, 64, 1), "colour": (32, 32, 3)}, 49_699, 49_699),
-}
+from tests.support.networks import EXPECTED
 
 
 def build(name: str) -> keras.Model:

@@ -1,18 +1,16 @@
 """A network that cannot be trained here is refused before it takes any memory."""
 
-import subprocess
-import sys
 import time
 
 import psutil
 import pytest
-from conftest import ROOT, edit_params
-from test_models import EXPECTED
 
 from config.params import load_params
 from runtime.errors import UserError
 from tasks.training import recipe_checks as recipe
 from tasks.training.recipe_checks import check_size, network_size
+from tests.support.networks import EXPECTED
+from tests.support.workspaces import ROOT
 
 HUGE = [
     ("iris_mlp", {"features": (4,)}, {"hidden": [10**9], "outputs": 3}),
@@ -59,49 +57,3 @@ def test_a_network_of_too_many_layers_is_refused(monkeypatch):
     monkeypatch.setattr(recipe, "build_model", lambda *_: time.sleep(30))
     with pytest.raises(UserError, match="is not set up in 1 s: it has too many layers"):
         check_size("fashion_cnn", params, {"image": (28, 28, 1)}, 1000)
-
-
-# Trains with the size looked at first, or not; prints what it ends with.
-WITH_OR_WITHOUT = """
-import hashlib, sys
-from pathlib import Path
-from config.params import load_params
-from tasks.training import fit as fitting
-from tasks.data.examples import read_examples
-from tasks.training.hardware import use_device
-if sys.argv[1] == "without":
-    fitting.check_size = lambda *_: None
-params = load_params()
-hardware = params.hardware.model_copy(update={"device": "cpu"})
-use_device("cpu", 1)
-recipe = params.model("fashion_cnn")
-splits = [read_examples(recipe, split).take(range(96)) for split in ("train", "valid")]
-fitted = fitting.fit("m", recipe, 42, hardware, *splits, source="sample", logs=None, checkpoints=Path(sys.argv[2]))
-digest = hashlib.sha256(b"".join(weight.tobytes() for weight in fitted.model.get_weights()))
-print(digest.hexdigest(), fitted.history, [layer.name for layer in fitted.model.layers])
-"""
-
-
-def test_looking_at_the_size_changes_no_digit_of_the_training(prepared, tmp_path):
-    build = {"blocks": [{"filters": 4, "kernel": 3}], "hidden": [8], "dropout": 0.5, "outputs": 10}
-    edit_params(
-        prepared,
-        models__fashion_cnn__build={**build, "output_activation": "softmax"},
-        models__fashion_cnn__fit__resume=False,
-        hardware__precision="float32",
-    )
-    printed = []
-    for way in ("with", "without"):
-        command = [sys.executable, "-c", WITH_OR_WITHOUT, way, str(tmp_path / "checkpoints")]
-        done = subprocess.run(command, cwd=prepared, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        printed.append(done.stdout)
-    assert printed[0] == printed[1]
-
-
-def test_units_without_end_are_told_by_the_stage(prepared, run_flow):
-    edit_params(prepared, models__iris_mlp__build__hidden=[10**9])
-    done = run_flow("train", "iris_mlp")
-    assert done.returncode == 1
-    assert "error: params.yaml: models.iris_mlp.build: a network of 8,000,000,003 parameters" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import edit_params
 
 from datasets import get_dataset, what_is_wrong
 from datasets.dataset import Derived, checksum
@@ -85,21 +84,3 @@ def test_a_file_that_contradicts_itself_is_told(changes, told):
     assert told in what_is_wrong("iris", replace(IRIS, **changes))
     assert what_is_wrong("iris", IRIS) == ""
     assert "no DATASET" in what_is_wrong("iris", None)
-
-
-def test_a_data_set_of_ones_own_is_told_at_its_ingest(workspace, run_flow):
-    iris = (workspace / "datasets/iris.py").read_text()
-    (workspace / "datasets/mine.py").write_text(iris.replace('name="iris"', 'name="mine"') + "\nDATASET.schema.names\n")
-    edit_params(workspace, datasets__mine={"normalization": "none", "split": {"seed": 1}})
-    assert run_flow("ingest", "mine").returncode == 0
-    (workspace / "datasets/mine.py").write_text(
-        iris.replace('name="iris"', 'name="mine"')
-        + "\nfrom dataclasses import replace\nROWS = DATASET.generate().slice(0, 1)\n"
-        + "DATASET = replace(DATASET, generate=lambda: ROWS)\n"
-    )
-    done = run_flow("ingest", "mine")
-    assert done.returncode == 1
-    assert done.stderr.count("datasets/mine.py: generate() returns rows of one class alone") == 1
-    assert "Traceback" not in done.stderr
-    (workspace / "datasets/mine.py").write_text("DATA = 1\n")
-    assert "datasets/mine.py: it defines no DATASET" in run_flow("ingest", "mine").stderr

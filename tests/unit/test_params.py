@@ -3,12 +3,12 @@
 from fractions import Fraction
 
 import pytest
-from conftest import edit_params
 from hypothesis import given
 from hypothesis import strategies as st
 
 from config.params import load_params, parse_share
 from runtime.errors import UserError
+from tests.support.workspaces import edit_params
 
 
 @pytest.mark.parametrize(

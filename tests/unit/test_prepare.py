@@ -3,17 +3,17 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import edit_params
 
 from config import paths
 from config.params import load_params
 from datasets import get_dataset
 from datasets.dataset import to_column, to_values
-from tasks.data.files import read_table, write_table
+from tasks.data.files import read_table
 from tasks.data.normalization import normalize, train_statistics
 from tasks.data.raw import read_provenance, read_raw
 from tasks.data.schema import prepared_schema
 from tasks.preparation.prepare import count_duplicates, prepare
+from tests.support.workspaces import edit_params
 
 
 def read(name: str) -> pa.Table:
@@ -118,52 +118,3 @@ def test_duplicates_are_counted_within_and_across_splits():
         "valid_rows_also_in_train": 1,
         "test_rows_also_in_train": 1,
     }
-
-
-def drop_column(table):
-    return table.drop_columns("petal_width")
-
-
-def text_column(table):
-    return table.set_column(3, "petal_width", table["petal_width"].cast("string"))
-
-
-def with_nan(table):
-    values = to_values(table["petal_width"]).copy()
-    values[[3, 7]] = np.nan
-    return table.set_column(3, "petal_width", to_column(values))
-
-
-def with_null(table):
-    return table.set_column(3, "petal_width", pa.array([None] * 150, pa.float64()))
-
-
-def no_rows(table):
-    return table.slice(0, 0)
-
-
-def altered(table):
-    return table.set_column(3, "petal_width", to_column(np.zeros(150)))
-
-
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (drop_column, "column 'petal_width' is missing"),
-        (text_column, "column 'petal_width' is string, expected double"),
-        (with_nan, "column 'petal_width' has 2 missing or non-finite values"),
-        (with_null, "column 'petal_width' has 150 missing"),
-        (no_rows, "no rows"),
-        (altered, "its rows have SHA-256"),
-    ],
-)
-def test_a_damaged_raw_table_is_refused_with_file_column_and_remedy(prepared, run_flow, damage, told):
-    path = paths.raw_table("iris")
-    before = {file.name: file.read_bytes() for file in paths.prepared_folder("iris").iterdir()}
-    write_table(path, damage(read_table(path, "")))
-    done = run_flow("prepare", "iris")
-    assert done.returncode == 1
-    assert f"error: {path}: {told}" in done.stderr
-    assert "dvc repro --force ingest@iris" in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    assert {file.name: file.read_bytes() for file in paths.prepared_folder("iris").iterdir()} == before

@@ -1,14 +1,14 @@
 """DVC's YAML, parsed once for each text: what it gets is what it would have got."""
 
 import pytest
-from conftest import ROOT
 from dvc.utils.serialize import dumps_yaml
 from dvc.utils.serialize._yaml import YAMLFileCorruptedError
 from hypothesis import given
 from hypothesis import strategies as st
-from test_lockfile import stages, words
 
 from orchestration.dvc.yaml_cache import parse_anew, parse_yaml
+from tests.support.lock_files import stages, words
+from tests.support.workspaces import ROOT
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml", "params.yaml"])

@@ -1,0 +1,52 @@
+"""The notes' recipes and the baselines, as flows."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from config import paths
+from config.params import load_params
+from tasks.data.files import read_table, write_table
+from tests.support.workspaces import edit_params
+
+
+def test_parity_runs_every_seed_with_every_preparation(prepared, run_flow):
+    edit_params(prepared, lecture_recipes__housing_wide_deep_aux__seeds=[1, 2])
+    done = run_flow("lecture_recipe", "housing_wide_deep_aux")
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = paths.lecture_recipe_folder("housing_wide_deep_aux")
+    runs = json.loads((folder / "metrics.json").read_text())["runs"]
+    assert [(run["normalization"], run["seed"]) for run in runs] == [
+        (normalization, seed) for normalization in ("standard", "clipped") for seed in (1, 2)
+    ]
+    assert len({run["metrics"]["test"]["rmse"] for run in runs}) == 4
+    history = pd.read_csv(folder / "history.csv")
+    assert history.groupby(["normalization", "seed"])["epoch"].max().tolist() == [1, 1, 1, 1]
+
+
+def test_baselines_are_measured_on_the_same_rows(prepared, run_flow):
+    done = run_flow("baselines")
+    assert done.returncode == 0, done.stderr[-2000:]
+    measured = json.loads((paths.BASELINES / "metrics.json").read_text())
+    assert list(measured) == list(load_params().baselines)
+    train_rows, test_rows = (
+        pd.read_parquet(paths.prepared_folder("california_housing") / f"{split}.parquet")["MedHouseVal"]
+        for split in ("train", "test")
+    )
+    guess = np.sqrt(((test_rows.astype(float) - train_rows.astype(float).mean()) ** 2).mean())
+    assert measured["dummy_housing"]["metrics"]["test"]["rmse"] == pytest.approx(guess, rel=1e-6)
+    assert measured["sklearn_housing_mlp"]["metrics"]["test"]["rmse"] < guess / 2
+    cut = paths.prepared_folder("line") / "valid.parquet"
+    whole = cut.read_bytes()
+    write_table(cut, read_table(cut, "").drop_columns("index"))
+    refused = run_flow("baselines")
+    assert refused.returncode == 1
+    assert f"error: {cut}: column 'index' is missing" in refused.stderr
+    cut.write_bytes(whole)
+    edit_params(prepared, baselines__dummy_line__arguments={"strategy": "luck"})
+    refused = run_flow("baselines")
+    assert refused.returncode == 1
+    assert "baselines.dummy_line.arguments" in refused.stderr
+    assert json.loads((paths.BASELINES / "metrics.json").read_text()) == measured

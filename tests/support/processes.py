@@ -1,0 +1,20 @@
+"""Waiting for what another process does."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def wait_for(look: Callable[[], Any], told: Callable[[], object] | str = "", seconds: float = 120) -> Any:
+    """Return what `look` returns as soon as that is true.
+
+    Args:
+        look: called again and again.
+        told: says, or returns, what the failure of the test shows when the time is over.
+        seconds: the longest wait.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited in vain: {told() if callable(told) else told}"
+        time.sleep(0.2)
+    return found
