@@ -135,5 +135,6 @@ def read_history(folder: Path) -> dict[str, list[float]]:
     file = folder / "history.csv"
     if not file.exists():
         return {}
-    rows = pd.read_csv(file, float_precision="round_trip").drop_duplicates("epoch", keep="last").sort_values("epoch")
+    rows = pd.read_csv(file, dtype=str)  # float() reads each number as exactly as it was written, pandas does not
+    rows = rows.astype({"epoch": int}).drop_duplicates("epoch", keep="last").sort_values("epoch")
     return {str(name): [float(value) for value in rows[name]] for name in rows.columns if name != "epoch"}
