@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -152,6 +153,33 @@ def finished(trained_by_flow: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def small(two_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git and DVC repository of linear_neuron and iris_mlp after one run of the pipeline flow."""
     return clone(two_models, tmp_path_factory.mktemp("small") / "with a space")
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system than `tmp_path`."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system at /dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def dvc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `dvc init --no-scm` makes."""
+    from dvc.repo import Repo
+
+    folder = tmp_path_factory.mktemp("dvc")
+    Repo.init(str(folder), no_scm=True).close()
+    return folder / ".dvc"
+
+
+@pytest.fixture
+def dvc_workspace(workspace: Path, dvc_folder: Path) -> Path:
+    shutil.copytree(dvc_folder, workspace / ".dvc")
+    return workspace
 
 
 Run = Callable[..., subprocess.CompletedProcess]

@@ -1,6 +1,7 @@
 """What the Prefect UI does, over its REST API: a real server and worker run the deployments or refuse to."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from ruamel.yaml import YAML
 
 from config.params import load_params
 from tests.support.servers import open_ui
-from tests.support.workspaces import DVC, ROOT, contents, edit_params, make_repository
+from tests.support.workspaces import DVC, ROOT, clone, contents, edit_params
 
 pytestmark = pytest.mark.xdist_group("deployments")
 
@@ -26,18 +27,11 @@ DEPLOYMENTS = {
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, settings) -> Path:
+def workspace(two_models, tmp_path_factory) -> Path:
     """A workspace after a `pipeline`, whose own server the fixture `ui` starts."""
-    folder = make_repository(
-        tmp_path_factory.mktemp("deployments") / "with a space", settings, [sys.executable, "-m", "flows.pipeline"]
-    )
-    (folder / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())
+    folder = clone(two_models, tmp_path_factory.mktemp("deployments") / "with a space")
+    shutil.copy(ROOT / "prefect.yaml", folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def environment(settings) -> dict[str, str]:
-    return {name: value for name, value in settings.items() if name != "PREFECT_API_URL"}
 
 
 @pytest.fixture(scope="module")
@@ -133,22 +127,22 @@ def test_a_bad_or_unknown_parameter_is_refused_before_the_run_with_the_reason(ui
 
 
 def test_a_model_trained_from_the_ui_goes_through_dvc(ui, dvc):
-    run = ended(ui, start(ui, "train", model="iris_perceptron", force=True))
+    run = ended(ui, start(ui, "train", model="iris_mlp", force=True))
     assert run["state"]["type"] == "COMPLETED", logs(ui, run)
-    assert run["name"] == "train-iris_perceptron"
-    assert "up to date" in dvc("status", "train@iris_perceptron")
+    assert run["name"] == "train-iris_mlp"
+    assert "up to date" in dvc("status", "train@iris_mlp")
 
 
 def test_other_epochs_are_an_experiment(ui, workspace, dvc):
-    run = ended(ui, start(ui, "train", model="iris_perceptron", epochs=3))
+    run = ended(ui, start(ui, "train", model="iris_mlp", epochs=3))
     assert run["state"]["type"] == "COMPLETED", logs(ui, run)
     assert_logged(ui, run, "dvc exp show")
     assert len(dvc("exp", "list", "--name-only").split()) == 1
-    assert json.loads((workspace / "artifacts/iris_perceptron/metrics.json").read_text())["epochs"] == 1
+    assert json.loads((workspace / "artifacts/iris_mlp/metrics.json").read_text())["epochs"] == 1
 
 
 def test_two_runs_started_at_once_run_one_after_the_other(ui):
-    both = [start(ui, "train", model=model, force=True) for model in ("iris_perceptron", "linear_neuron")]
+    both = [start(ui, "train", model=model, force=True) for model in ("iris_mlp", "linear_neuron")]
     first, second = sorted((ended(ui, response) for response in both), key=lambda run: run["start_time"])
     assert first["state"]["type"] == second["state"]["type"] == "COMPLETED"
     assert first["end_time"] <= second["start_time"]
@@ -159,14 +153,14 @@ def test_the_run_shows_its_figures(ui):
     assert run["state"]["type"] == "COMPLETED"
     query = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
     [figures] = ui.post("/artifacts/filter", json=query).json()
-    assert "| housing_mlp | sample | " in figures["data"]
+    assert "| iris_mlp | sample | " in figures["data"]
     assert "reports/index.html" in figures["data"]
 
 
 def test_a_cancelled_run_leaves_everything_as_it_was(ui, workspace, dvc):
-    before = contents(workspace / "artifacts/fashion_mlp")
-    edit_params(workspace, models__fashion_mlp__fit__epochs=100_000)
-    response = start(ui, "pipeline", targets=["train@fashion_mlp"])
+    before = contents(workspace / "artifacts/iris_mlp")
+    edit_params(workspace, models__iris_mlp__fit__epochs=1_000_000)
+    response = start(ui, "pipeline", targets=["train@iris_mlp"])
     address = f"/flow_runs/{response.json()['id']}"
     deadline = time.monotonic() + 300
     while "epoch" not in logs(ui, {"id": subflow_of(ui, response)}):
@@ -175,12 +169,12 @@ def test_a_cancelled_run_leaves_everything_as_it_was(ui, workspace, dvc):
     ui.post(f"{address}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
     run = ended(ui, response)
     assert run["state"]["type"] == "CANCELLED"
-    edit_params(workspace, models__fashion_mlp__fit__epochs=1)
-    while len(contents(workspace / "artifacts/fashion_mlp")) < len(before):  # the worker tells of it a little earlier
+    edit_params(workspace, models__iris_mlp__fit__epochs=1)
+    while len(contents(workspace / "artifacts/iris_mlp")) < len(before):  # the worker tells of it a little earlier
         assert time.monotonic() < deadline
         time.sleep(1)
-    assert contents(workspace / "artifacts/fashion_mlp") == before
-    assert "up to date" in dvc("status", "train@fashion_mlp")
+    assert contents(workspace / "artifacts/iris_mlp") == before
+    assert "up to date" in dvc("status", "train@iris_mlp")
 
 
 def test_smoke_runs_the_whole_graph_on_the_sample_beside_the_workspace(ui, workspace):

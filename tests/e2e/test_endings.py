@@ -12,11 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.workspaces import DVC, contents, edit_params
+from tests.support.processes import wait_for
+from tests.support.workspaces import DVC, PIPELINE, contents, edit_params
 
-pytestmark = pytest.mark.xdist_group("small")
-
-PIPELINE = [sys.executable, "-m", "flows.pipeline"]
 TRAIN = [sys.executable, "-m", "flows.train", "linear_neuron"]
 LONG = 1_000_000  # epochs that no test waits for
 MODEL, LOGS = Path("artifacts/linear_neuron"), Path("logs/linear_neuron")
@@ -51,7 +49,7 @@ def start(small, settings, monkeypatch) -> Iterator[Callable[[list[str]], psutil
                 command, cwd=small, env=own_server, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         processes.append(process)
-        wait_for(lambda: process.poll() is not None or set(LOGS.iterdir()) - earlier)
+        wait_for(lambda: process.poll() is not None or set(LOGS.iterdir()) - earlier, log_of_the_end)
         assert process.poll() is None, Path("ending.log").read_text()
         return process
 
@@ -67,11 +65,8 @@ def start(small, settings, monkeypatch) -> Iterator[Callable[[list[str]], psutil
     Path("ending.log").unlink()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain; the log: {Path('ending.log').read_text()[-3000:]}"
-        time.sleep(0.2)
+def log_of_the_end() -> str:
+    return Path("ending.log").read_text()[-3000:]
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
@@ -127,7 +122,7 @@ def test_a_stage_whose_dvc_is_killed_publishes_nothing_and_says_why_it_ends(star
     process = start(STARTED["dvc repro"])
     processes = family(process)
     process.kill()
-    wait_for(lambda: "error: the DVC that ran this stage has ended." in Path("ending.log").read_text())
+    wait_for(lambda: "error: the DVC that ran this stage has ended." in log_of_the_end(), log_of_the_end)
     assert not psutil.wait_procs(processes, timeout=90)[1]
 
 

@@ -20,20 +20,11 @@ from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
 from orchestration.prefect.server import free_port
-from tests.support.workspaces import DVC, contents, edit_params, make_repository
+from tests.support.workspaces import DVC, PIPELINE, contents, edit_params
 
-pytestmark = pytest.mark.xdist_group("parallel")
-
-PIPELINE = [sys.executable, "-m", "flows.pipeline"]
 # What holds dates, durations or random names: their checksums differ from run to run.
 UNSTABLE = re.compile(r"artifacts(/.*(model\.keras|saved_model|run\.json))?|reports/.*")
 LONG = 100_000  # epochs that no test waits for
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, settings) -> Path:
-    """A git and DVC repository after one run of the pipeline flow."""
-    return make_repository(tmp_path_factory.mktemp("parallel") / "with a space", settings, PIPELINE)
 
 
 @pytest.fixture

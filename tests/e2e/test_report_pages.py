@@ -23,8 +23,6 @@ from runtime.errors import UserError
 from tasks.report import report
 from tasks.report.formatting import duration, number
 
-pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
-
 MARKS = "g.mark-rect path, g.mark-line path, g.mark-symbol path"
 SERIOUS = ("serious", "critical")
 

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -17,6 +16,7 @@ from ruamel.yaml import YAML
 from orchestration.prefect import registration
 from orchestration.prefect.server import start_keeper, stop
 from runtime.errors import UserError
+from tests.support.processes import wait_for
 from tests.support.servers import open_ui, sign_in
 from tests.support.workspaces import DVC, ROOT, edit_params, make_workspace
 
@@ -24,11 +24,6 @@ pytestmark = pytest.mark.xdist_group("schedule")
 
 EVERY_MINUTE = {"schedule": {"cron": "* * * * *", "timezone": "UTC"}, "active": True}
 RETRAIN = "/deployments/name/retrain/retrain"
-
-
-@pytest.fixture(scope="module")
-def environment(settings) -> dict[str, str]:
-    return {name: value for name, value in settings.items() if name != "PREFECT_API_URL"}
 
 
 def make_small_workspace(folder: Path) -> Path:
@@ -95,15 +90,6 @@ def edit_deployments(folder: Path, **changes: object) -> None:
 def crons(client: httpx.Client) -> dict[str, bool]:
     """Return the schedules of `retrain`: whether each cron is on."""
     return {entry["schedule"]["cron"]: entry["active"] for entry in client.get(RETRAIN).json()["schedules"]}
-
-
-def wait_for(look: Callable[[], Any], told: Callable[[], object], seconds: float = 300) -> Any:
-    """Return what `look` returns as soon as it is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, told()
-        time.sleep(1)
-    return found
 
 
 def runs(client: httpx.Client, deployment: str) -> list[dict]:

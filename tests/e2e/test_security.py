@@ -51,11 +51,6 @@ def small_workspace(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(settings) -> dict[str, str]:
-    return {name: value for name, value in settings.items() if name != "PREFECT_API_URL"}
-
-
-@pytest.fixture(scope="module")
 def ui(small_workspace, environment) -> Iterator[httpx.Client]:
     with open_ui(small_workspace, environment) as client:
         yield client

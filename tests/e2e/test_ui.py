@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +22,8 @@ import pytest
 
 from orchestration.prefect.server import free_port
 from orchestration.prefect.supervisor import MARK
-from tests.support.workspaces import DVC, ROOT, contents, edit_params, make_repository
+from tests.support.processes import wait_for
+from tests.support.workspaces import ROOT, clone, contents, edit_params
 
 pytestmark = pytest.mark.xdist_group("ui")
 
@@ -29,26 +31,11 @@ SECONDS = 240  # a test waits at most so long for anything
 LAST_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
-def wait_for(true: Callable[[], Any], what: str) -> Any:
-    """Return what `true` returns as soon as that is true."""
-    deadline = time.monotonic() + SECONDS
-    while not (value := true()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.5)
-    return value
-
-
 @pytest.fixture(scope="module")
-def environment(settings) -> dict[str, str]:
-    return {name: value for name, value in settings.items() if name != "PREFECT_API_URL"}
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, settings) -> Path:
-    """A workspace in which one model is trained."""
-    command = [*DVC, "repro", "--quiet", "train@fashion_mlp"]
-    folder = make_repository(tmp_path_factory.mktemp("ui") / "with a space", settings, command)
-    (folder / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())
+def workspace(trained_by_flow, tmp_path_factory) -> Path:
+    """A workspace in which everything is trained."""
+    folder = clone(trained_by_flow, tmp_path_factory.mktemp("ui") / "with a space")
+    shutil.copy(ROOT / "prefect.yaml", folder)
     return folder
 
 

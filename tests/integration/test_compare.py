@@ -9,8 +9,6 @@ import pytest
 
 from tests.support.workspaces import DVC, edit_params
 
-pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
-
 
 @pytest.fixture
 def compare(repo, settings, monkeypatch):

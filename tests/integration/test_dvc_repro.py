@@ -6,16 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from config.params import load_params
-from tests.support.workspaces import DVC, contents, edit_params
-
-pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
+from tests.support.processes import wait_for
+from tests.support.workspaces import DVC, contents, edit_params, put_in
 
 
 @pytest.fixture
@@ -190,20 +188,6 @@ def test_a_full_disk_is_told_and_loses_nothing(run, repo, settings):
     assert "error: no space left on the disk" in done.stderr
     assert "Traceback" not in done.stderr
     assert contents(Path("data/raw")) == before
-
-
-def wait_for(condition, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
-
-
-def put_in(folder, old: str, new: str) -> None:
-    """Replace a key of params.yaml as a person does, for what writes YAML breaks such a key itself."""
-    text = (folder / "params.yaml").read_text()
-    assert old in text
-    (folder / "params.yaml").write_text(text.replace(old, new, 1))
 
 
 LONG = "a key of some length with spaces in it that is longer than a line of dvc.lock"

@@ -10,11 +10,8 @@ from pathlib import Path
 import pytest
 
 from tasks.publishing.checksums import checksums
-from tests.support.workspaces import DVC, contents, edit_params
+from tests.support.workspaces import DVC, PIPELINE, contents, edit_params
 
-pytestmark = pytest.mark.xdist_group("small")
-
-PIPELINE = [sys.executable, "-m", "flows.pipeline"]
 MODEL = Path("artifacts/iris_mlp")
 
 

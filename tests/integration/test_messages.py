@@ -9,41 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.workspaces import DVC, edit_params, make_repository
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, settings) -> Path:
-    """A git and DVC repository in which one small model is up to date."""
-    folder = tmp_path_factory.mktemp("trained") / "with a space"
-    return make_repository(folder, settings, [*DVC, "repro", "--quiet", "train@linear_neuron"])
+from tests.support.workspaces import DVC, PIPELINE, edit_params
 
 
 @pytest.fixture
-def run(trained, settings) -> Callable[..., subprocess.CompletedProcess]:
+def run(small, environment) -> Callable[..., subprocess.CompletedProcess]:
     """Run a command there without a Prefect server; a server of its own would leave its log in .prefect."""
-    environment = {name: value for name, value in settings.items() if name != "PREFECT_API_URL"}
 
-    def run(*words: str, folder: Path = trained) -> subprocess.CompletedProcess:
+    def run(*words: str, folder: Path = small) -> subprocess.CompletedProcess:
         shutil.rmtree(folder / ".prefect", ignore_errors=True)
         return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
     return run
 
 
-PIPELINE = (sys.executable, "-m", "flows.pipeline")
 ONE = "train@linear_neuron"
 
 
-def test_dry_shows_the_plan_with_the_settings_and_changes_nothing(run, trained):
-    kept = {file: file.read_bytes() for file in trained.rglob("*.*") if file.is_file() and ".dvc/" not in str(file)}
+def test_dry_shows_the_plan_with_the_settings_and_changes_nothing(run, small):
+    kept = {file: file.read_bytes() for file in small.rglob("*.*") if file.is_file() and ".dvc/" not in str(file)}
     assert run(*PIPELINE, "--dry", ONE).stdout == ""
     assert run(*PIPELINE, "--dry", ONE, "--set", "models.linear_neuron.fit.epochs=7").stdout == f"{ONE}: changed\n"
     assert run(*PIPELINE, "--dry", ONE, "--set", "models.iris_mlp.fit.epochs=7").stdout == ""
     planned = run(*PIPELINE, "--dry", ONE, "--set", "datasets.line.split.seed=7").stdout.splitlines()
     assert planned == ["prepare@line: changed", f"{ONE}: if prepare@line ends with other outputs"]
     assert run("git", "status", "--porcelain").stdout == ""
-    now = {file: file.read_bytes() for file in trained.rglob("*.*") if file.is_file() and ".dvc/" not in str(file)}
+    now = {file: file.read_bytes() for file in small.rglob("*.*") if file.is_file() and ".dvc/" not in str(file)}
     assert {str(file) for file, data in now.items() if kept.get(file) != data and file.suffix != ".pyc"} == set()
 
 
@@ -57,20 +48,20 @@ def test_dry_shows_the_plan_with_the_settings_and_changes_nothing(run, trained):
         ("models.linear_neuron.family=mpl", "unknown family 'mpl'. Did you mean 'mlp'?"),
     ],
 )
-def test_a_wrong_setting_is_one_line_before_a_server_is_started(run, trained, dry, setting, told):
+def test_a_wrong_setting_is_one_line_before_a_server_is_started(run, small, dry, setting, told):
     done = run(*PIPELINE, *dry, ONE, "--set", setting)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: --set {setting}: ")
     assert told in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
-    assert not [*(trained / ".prefect").glob("*")]
+    assert not [*(small / ".prefect").glob("*")]
     assert run("git", "status", "--porcelain").stdout == ""
 
 
-def test_a_folder_without_git_or_dvc_says_what_to_run(run, trained, tmp_path):
+def test_a_folder_without_git_or_dvc_says_what_to_run(run, small, tmp_path):
     folder = tmp_path / "a copy"
-    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns(".git", "data", "cache"))
+    shutil.copytree(small, folder, ignore=shutil.ignore_patterns(".git", "data", "cache"))
     for words in (["--dry"], [ONE], ["--set", "seed=7"]):
         done = run(*PIPELINE, *words, folder=folder)
         assert done.returncode == 1
@@ -95,14 +86,14 @@ def test_an_unknown_family_is_told_by_every_command_that_runs_our_code(workspace
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_figures_and_experiments_fit_a_screen(run, trained):
+def test_figures_and_experiments_fit_a_screen(run, small):
     made = run(*PIPELINE, ONE, "--set", "models.linear_neuron.fit.epochs=3", "--set", "seed=7")
     assert made.returncode == 0, made.stderr
     shown = run(sys.executable, "-m", "flows.metrics")
     assert shown.returncode == 0, shown.stderr
     assert max(map(len, shown.stdout.splitlines())) <= 100
     text = " ".join(shown.stdout.replace("│", " ").split())
-    measured = json.loads((trained / "artifacts/linear_neuron/metrics.json").read_text())["metrics"]["test"]
+    measured = json.loads((small / "artifacts/linear_neuron/metrics.json").read_text())["metrics"]["test"]
     assert f"linear_neuron sample 1 loss {measured['loss']:.4f}" in text
     [name] = run(*DVC, "exp", "list", "--name-only").stdout.split()
     assert name in text

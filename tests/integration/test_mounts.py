@@ -5,8 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,32 +14,6 @@ from config import paths
 from orchestration.dvc.state import USERS, mend_dvc_state
 from runtime.errors import UserError
 from tests.support.workspaces import DVC, ROOT, make_workspace
-
-MEMORY = Path("/dev/shm")
-
-
-@pytest.fixture
-def other_disk(tmp_path) -> Iterator[Path]:
-    """A folder on another file system than `tmp_path`."""
-    if not MEMORY.is_dir() or MEMORY.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("needs a second file system at /dev/shm")
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture(scope="session")
-def dvc_folder(tmp_path_factory) -> Path:
-    """What `dvc init --no-scm` makes."""
-    folder = tmp_path_factory.mktemp("dvc")
-    subprocess.run([*DVC, "init", "--quiet", "--no-scm"], cwd=folder, check=True)
-    return folder / ".dvc"
-
-
-@pytest.fixture
-def dvc_workspace(workspace, dvc_folder) -> Path:
-    shutil.copytree(dvc_folder, workspace / ".dvc")
-    return workspace
 
 
 @pytest.fixture

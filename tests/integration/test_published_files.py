@@ -10,8 +10,6 @@ from ruamel.yaml import YAML
 from config.params import load_params
 from tests.support.workspaces import FEW_MODELS
 
-pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
-
 
 def graph_of(repo, model: str) -> dict:
     return json.loads((repo / f"artifacts/{model}/network/graph.json").read_text())

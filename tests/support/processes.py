@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def wait_for(look: Callable[[], Any], told: Callable[[], object] | str = "", seconds: float = 120) -> Any:
+def wait_for(look: Callable[[], Any], told: Callable[[], object] | str = "", seconds: float = 240) -> Any:
     """Return what `look` returns as soon as that is true.
 
     Args:

@@ -86,6 +86,14 @@ def make_workspace(folder: Path) -> Path:
     return folder
 
 
+def put_in(folder: Path, old: str, new: str) -> None:
+    """Replace a text in `folder/params.yaml` as a person does; what writes YAML would break a long key itself."""
+    file = folder / "params.yaml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
 def keep_only(folder: Path, models: Collection[str]) -> None:
     """Leave these models, and what belongs to them, in `folder/params.yaml`."""
     params = copy.deepcopy(parse((folder / "params.yaml").read_text()))

@@ -7,9 +7,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,33 +25,7 @@ from tasks.data.normalization import read_statistics
 from tasks.data.raw import read_provenance, read_raw
 from tasks.report.read import read_artifacts
 from tasks.training.checkpoints import open_checkpoints
-from tests.support.workspaces import DVC, ROOT, contents
-
-MEMORY = Path("/dev/shm")
-
-
-@pytest.fixture
-def other_disk(tmp_path) -> Iterator[Path]:
-    """A folder on another file system than `tmp_path`."""
-    if not MEMORY.is_dir() or MEMORY.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("needs a second file system at /dev/shm")
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture(scope="session")
-def dvc_folder(tmp_path_factory) -> Path:
-    """What `dvc init --no-scm` makes."""
-    folder = tmp_path_factory.mktemp("dvc")
-    subprocess.run([*DVC, "init", "--quiet", "--no-scm"], cwd=folder, check=True)
-    return folder / ".dvc"
-
-
-@pytest.fixture
-def dvc_workspace(workspace, dvc_folder) -> Path:
-    shutil.copytree(dvc_folder, workspace / ".dvc")
-    return workspace
+from tests.support.workspaces import ROOT, contents
 
 
 def hidden_folders(folder: Path) -> list[Path]:

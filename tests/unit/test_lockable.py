@@ -10,7 +10,7 @@ from config.lockable import DEEPEST, refuse_unwritable
 from config.params import load_params
 from orchestration.dvc.lockfile import difference
 from runtime.errors import UserError
-from tests.support.workspaces import ROOT
+from tests.support.workspaces import ROOT, put_in
 
 # Much of what YAML has a meaning for, lengths around those at which lines are broken, and anything else.
 ODD = st.sampled_from(
@@ -50,13 +50,6 @@ def test_whatever_is_not_refused_comes_back_from_what_dvc_writes(values, levels)
         text = dumps_yaml(lock)
         for kind in ("safe", "rt"):  # for reading, and for changing a part of it
             assert difference(lock, loads_yaml(text, typ=kind), "") is None
-
-
-def put_in(folder, old: str, new: str) -> None:
-    """Replace a key of params.yaml as a person does, for what writes YAML breaks such a key itself."""
-    text = (folder / "params.yaml").read_text()
-    assert old in text
-    (folder / "params.yaml").write_text(text.replace(old, new, 1))
 
 
 @pytest.mark.parametrize("length", [70, 90, 118])
