@@ -42,8 +42,19 @@ ui: PORT = 4200
 ui: $(READY) ## the Prefect UI on this machine, at PORT=4200: start and schedule runs there
 	$(BIN)/python -m flows.ui --port $(PORT)
 
-test: $(READY) ## the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+# A test of a server waits more than it computes, so two workers share a core there.
+PYTEST := $(BIN)/python -m pytest --dist loadgroup --maxprocesses 8
+SLOW := integration or e2e or slow
+WORKERS = $(shell $(BIN)/python -c 'import os; print(2 * len(os.sched_getaffinity(0)))')
+
+test: $(READY) ## the fast tests: no network, no server, no browser
+	$(PYTEST) --numprocesses auto --hypothesis-profile fast -m 'not ($(SLOW))'
+
+test-rest: $(READY) ## what `make test` leaves out, and the property tests with more examples
+	$(PYTEST) --numprocesses $(WORKERS) -m '$(SLOW) or hypothesis' --durations 25
+
+test-all: $(READY) ## every test
+	$(PYTEST) --numprocesses $(WORKERS) --durations 25
 
 bench: $(READY) ## time every model's fit against the one that a user would write (most of an hour)
 	$(BIN)/dvc repro --quiet prepare
@@ -68,4 +79,4 @@ tensorboard: $(READY) ## show the training logs
 lock: $(READY) ## pin every dependency of pyproject.toml anew
 	$(BIN)/python -m uv pip compile --quiet --universal --no-header --no-annotate --generate-hashes --upgrade --extra dev pyproject.toml -o requirements.lock
 
-.PHONY: help setup demo repro pipeline ui test bench check format figures tensorboard lock
+.PHONY: help setup demo repro pipeline ui test test-rest test-all bench check format figures tensorboard lock

@@ -1,6 +1,6 @@
 """The packages of this project, from the lowest layer to the highest but one: what a copy of a workspace needs.
 
-pyproject.toml lists them, with `benchmarks`, for import-linter and mypy (tests/test_graph.py compares).
+pyproject.toml lists them, with `benchmarks`, for import-linter and mypy (tests/unit/test_graph.py compares).
 """
 
 PACKAGES = ("runtime", "config", "datasets", "models", "tasks", "orchestration", "flows")

@@ -12,18 +12,16 @@ from config.params import load_params
 from runtime.errors import UserError
 from tasks.data.examples import read_examples
 from tasks.data.schema import read_schema
-from tasks.training.fit import Fitted, fit
+from tasks.training.fit import Fitted
 from tasks.training.recipe_checks import check_recipe
+from tests.support.training import train as fit_model
 from tests.support.workspaces import edit_params
 
 
 def train(name: str, logs: Path | None = None) -> Fitted:
-    """Check and fit model `name` of the current workspace, as the flow does."""
-    params, hardware = load_params().model(name), load_params().hardware
-    check_recipe(name, params)
-    examples = {split: read_examples(params, split) for split in ("train", "valid")}
-    folders = {"logs": logs, "checkpoints": paths.checkpoints_folder(name)}
-    return fit(name, params, 42, hardware, **examples, source="sample", **folders)
+    """Check and fit model `name`, as the flow does."""
+    check_recipe(name, load_params().model(name))
+    return fit_model(name, logs)[0]
 
 
 def same_weights(one: keras.Model, other: keras.Model) -> bool:

@@ -12,43 +12,20 @@ from config import paths
 from config.params import load_params
 from datasets import get_dataset
 from datasets.dataset import to_values
-from models.common.outputs import network_input
 from runtime.errors import UserError
-from tasks.data.examples import Examples, read_examples
+from tasks.data.examples import read_examples
 from tasks.data.files import read_table, write_table
 from tasks.data.normalization import read_statistics
-from tasks.data.raw import read_raw
 from tasks.data.schema import read_schema
 from tasks.evaluation import evaluate as evaluation
 from tasks.evaluation.evaluate import evaluate, figures_per_quarter
 from tasks.publishing.export import export, sample_outputs, verify_export
 from tasks.publishing.run_record import Stopwatch
-from tasks.training.fit import Fitted, fit, write_history
+from tasks.training.fit import write_history
 from tasks.training.recipe_checks import check_recipe
 from tasks.training.tensorboard_logs import KEPT_RUNS, run_logs
-from tests.support.workspaces import ROOT, edit_params
-
-MODELS = list(load_params(ROOT / "params.yaml").models)
-
-
-def raw_rows(name: str, rows: np.ndarray):
-    """Return the given raw rows of the data set of model `name`."""
-    params = load_params().model(name)
-    return read_raw(get_dataset(params.dataset), read_schema(params.dataset)["raw_sha256"]).take(rows)
-
-
-def train(name: str) -> tuple[Fitted, dict]:
-    """Fit model `name` in the current workspace; also return its train and valid examples."""
-    params = load_params().model(name)
-    examples = {split: read_examples(params, split) for split in ("train", "valid")}
-    source = read_schema(params.dataset)["source"]
-    folders = {"logs": paths.logs_folder(name) / "run", "checkpoints": paths.checkpoints_folder(name)}
-    return fit(name, params, 42, load_params().hardware, **examples, source=source, **folders), examples
-
-
-def first(examples: Examples, rows: int):
-    """Return what the network takes of the first rows."""
-    return network_input({key: values[:rows] for key, values in examples.inputs.items()})
+from tests.support.training import raw_rows, train
+from tests.support.workspaces import edit_params
 
 
 def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_path):
@@ -81,7 +58,7 @@ def test_a_diverging_training_stops_with_the_batch_and_the_remedy(prepared):
 def test_tensorboard_can_read_the_logs_of_a_run(prepared):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train("housing_mlp")
+    train("housing_mlp", paths.logs_folder("housing_mlp") / "run")
     for split in ("train", "validation"):
         events = EventAccumulator(str(prepared / "logs/housing_mlp/run" / split)).Reload()
         assert "epoch_loss" in events.Tags()["tensors"]
@@ -197,7 +174,7 @@ def test_a_folder_of_the_user_among_the_logs_stays(workspace):
 
 def check_and_train(name: str) -> None:
     check_recipe(name, load_params().model(name))
-    train(name)
+    train(name, paths.logs_folder(name))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""Training, export and loading of models in the current workspace, whose data is prepared."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from config import paths
+from config.params import load_params
+from datasets import get_dataset
+from datasets.dataset import to_values
+from models.common.outputs import named_outputs, network_input
+from tasks.data.examples import Examples, read_examples
+from tasks.data.normalization import read_statistics
+from tasks.data.raw import read_raw
+from tasks.data.schema import read_schema
+from tasks.publishing.export import describe_origin, export, raw_columns_needed
+from tasks.training.fit import Fitted, fit
+from tests.support.workspaces import edit_params
+
+# Raw rows by column, and what an exported model answers to them by output.
+Rows = dict[str, list]
+Answers = Callable[[Path, list[Rows]], list[dict[str, list]]]
+
+
+def train(name: str, logs: Path | None = None) -> tuple[Fitted, dict[str, Examples]]:
+    """Fit model `name`; also return its train and valid examples."""
+    params = load_params().model(name)
+    examples = {split: read_examples(params, split) for split in ("train", "valid")}
+    source = read_schema(params.dataset)["source"]
+    folders = {"logs": logs, "checkpoints": paths.checkpoints_folder(name)}
+    return fit(name, params, 42, load_params().hardware, **examples, source=source, **folders), examples
+
+
+def raw_rows(name: str, rows: np.ndarray) -> pa.Table:
+    """Return the given raw rows of the data set of model `name`."""
+    params = load_params().model(name)
+    return read_raw(get_dataset(params.dataset), read_schema(params.dataset)["raw_sha256"]).take(rows)
+
+
+def first(examples: Examples, rows: int):
+    """Return what the network takes of the first rows."""
+    return network_input({key: values[:rows] for key, values in examples.inputs.items()})
+
+
+def check_training_and_export(name: str, folder: Path, answers: Answers) -> None:
+    """Check that `name` trains the same twice, and that its export answers raw rows as the trained network does.
+
+    Args:
+        name: of a model of the workspace.
+        folder: where the model is exported to.
+        answers: loads the SavedModel at a path and returns what it answers to each of some lists of raw rows.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(random, "randint", random.SystemRandom().randint)  # as when other threads draw from it too
+        edit_params(Path(), **{f"models__{name}__fit__resume": False})
+        (once, _), (fitted, _) = train(name), train(name)
+    for one, other in zip(once.model.get_weights(), fitted.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert once.history == fitted.history
+
+    params = load_params().model(name)
+    schema = read_schema(params.dataset)
+    export(fitted.model, params, read_statistics(params.dataset), describe_origin(schema, 42), folder)
+
+    test = read_examples(params, "test")
+    tables = [raw_rows(name, test.index[:rows]) for rows in (1, 3)]
+    asked = [{column: to_values(table[column]).tolist() for column in raw_columns_needed(params)} for table in tables]
+    for table, answer in zip(tables, answers(folder / "saved_model", asked), strict=True):
+        expected = named_outputs(fitted.model.predict(first(test, table.num_rows), verbose=0))
+        assert set(answer) == set(expected)
+        for output, values in expected.items():
+            np.testing.assert_allclose(answer[output], values, rtol=1e-5, atol=1e-5)
+
+    restored = keras.saving.load_model(folder / "model.keras")
+    assert restored.name.endswith("_sample")
+    blank = keras.saving.load_model(folder / "model.keras")
+    blank.set_weights([np.zeros_like(weight) for weight in blank.get_weights()])
+    blank.load_weights(folder / "model.weights.h5")
+    expected = named_outputs(fitted.model.predict(first(test, 50), verbose=0))
+    for copy in (restored, blank):
+        for output, values in named_outputs(copy.predict(first(test, 50), verbose=0)).items():
+            np.testing.assert_array_equal(values, expected[output])
