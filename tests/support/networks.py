@@ -1,5 +1,7 @@
 """Networks of params.yaml for tests: what each takes, and how many parameters it has."""
 
+import pytest
+
 # Inputs, parameters in all, trainable parameters: the table of the notes' architectures.
 EXPECTED = {
     "linear_neuron": ({"x": (1,)}, 2, 2),
@@ -18,3 +20,19 @@ EXPECTED = {
     "shared_input_cnn": ({"grey": (64, 64, 1)}, 86_787, 86_787),
     "multi_input_cnn": ({"grey": (64, 64, 1), "colour": (32, 32, 3)}, 49_699, 49_699),
 }
+
+# Of each family the quickest.
+QUICK = (
+    "linear_neuron",
+    "iris_perceptron",
+    "iris_mlp",
+    "housing_wide_deep_aux",
+    "housing_wide_deep_subclassed",
+    "fashion_cnn",
+    "multi_input_cnn",
+)
+
+
+def each_model() -> list:
+    """Return every model for `parametrize`; only one or two of each family belong to the fast tier."""
+    return [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in EXPECTED]

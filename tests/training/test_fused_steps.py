@@ -11,9 +11,9 @@ from models.common.weights import draw_weights
 from tasks.data.examples import Examples, read_examples
 from tasks.training.fit import Fitted, fit, rows_in_groups
 from tasks.training.hardware import has_convolutions
-from tests.support.workspaces import ROOT, edit_params
+from tests.support.networks import each_model
+from tests.support.workspaces import edit_params
 
-MODELS = load_params(ROOT / "params.yaml").models
 BATCH = 32
 ROWS = 2 * BATCH + 6  # two batches and a smaller one
 VALID_ROWS = 40
@@ -65,7 +65,7 @@ def assert_close(one: list[np.ndarray], other: list[np.ndarray], tolerance: floa
         np.testing.assert_allclose(first, second, rtol=0, atol=tolerance * max(1.0, np.abs(second).max()))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", each_model())
 def test_a_fused_epoch_equals_keras_own_loop(prepared, tmp_path, name):
     edit_params(prepared, **{f"models__{name}__compile__average": None})
     plain = train(name, tmp_path, "batches")

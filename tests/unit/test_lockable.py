@@ -3,7 +3,6 @@
 import pytest
 from dvc.utils.serialize import dumps_yaml, loads_yaml
 from hypothesis import example, given
-from hypothesis import settings as with_settings
 from hypothesis import strategies as st
 
 from config.lockable import DEEPEST, refuse_unwritable
@@ -37,7 +36,6 @@ def deep(values: object, levels: int) -> object:
     return deep({"a": values}, levels - 1) if levels else values
 
 
-@with_settings(max_examples=100, deadline=None)
 @example(values={0: {"0" * 57 + " 0": []}}, levels=4)
 @given(values=st.dictionaries(KEYS, VALUES, max_size=3), levels=st.integers(0, DEEPEST))
 def test_whatever_is_not_refused_comes_back_from_what_dvc_writes(values, levels):

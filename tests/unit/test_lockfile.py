@@ -5,7 +5,7 @@ import os
 import pytest
 from dvc.utils.serialize import dumps_yaml
 from dvc.utils.serialize._yaml import parse_yaml_for_update
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestration.dvc.lockfile import LOCK_FILE, entries, locked_stages, merge, put_in_order
@@ -22,7 +22,6 @@ def by_dvc(text: str, changed: dict) -> str:
     return dumps_yaml(data)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(words, stages, min_size=1, max_size=4), st.dictionaries(words, stages, min_size=1, max_size=4))
 def test_entries_are_changed_and_added_as_dvc_does(before, changed):
     text = by_dvc("", before)

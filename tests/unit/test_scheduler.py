@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.pipeline import refuse_unreachable_server
@@ -43,7 +43,6 @@ def runs(draw):
     return plan, machine, needs, draw(st.sets(st.sampled_from(names))), ends
 
 
-@settings(deadline=None)
 @given(runs())
 def test_every_stage_starts_once_when_it_may_and_where_there_is_room(run):
     plan, machine, needs, failing, ends = run

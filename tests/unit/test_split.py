@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
@@ -19,7 +19,6 @@ def split(**values) -> Split:
     return Split.model_construct(**{"seed": 42, "test": None, "valid": None, "stratify": True, **values})
 
 
-@settings(deadline=None)
 @given(st.integers(20, 400), shares, shares, st.integers(0, 2**32 - 1), st.integers(0, 3))
 def test_every_row_is_in_exactly_one_split(rows, test, valid, seed, classes):
     labels = np.arange(rows) % classes if classes else None
@@ -33,7 +32,6 @@ def test_every_row_is_in_exactly_one_split(rows, test, valid, seed, classes):
     assert all(len(part) for part in parts.values())
 
 
-@settings(deadline=None)
 @given(st.integers(50, 300), st.integers(5, 50), st.integers(0, 1000))
 def test_rows_that_the_source_sets_aside_stay_there(train, test, seed):
     given_splits = np.repeat(["train", "test"], [train, test])
