@@ -106,7 +106,8 @@ def settings(api_url: str, shared: Path) -> dict[str, str]:
     author = {
         f"GIT_{role}_{what}": "test@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
-    return {**os.environ, **author, "PREFECT_API_URL": api_url, "PATH": path, "HOME": str(home)}
+    own = {"PREFECT_API_URL": api_url, "PATH": path, "HOME": str(home), "DVC_SITE_CACHE_DIR": str(shared / "dvc")}
+    return {**os.environ, **author, **own}
 
 
 @pytest.fixture(scope="session")
@@ -115,44 +116,45 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in settings.items() if name != "PREFECT_API_URL"}
 
 
-# Each repository is trained once a run; each file of tests gets a copy of its own, in each worker that runs some.
+# Each repository is trained once a run, for all workers. A test that changes one gets a copy.
 
 
 @pytest.fixture(scope="session")
 def trained_by_dvc(shared: Path, settings: dict[str, str]) -> Path:
-    def build(folder: Path) -> None:
-        make_repository(folder, settings, [*DVC, "repro"], FEW_MODELS)
-
-    return build_once(shared / "by dvc repro", build)
+    """A git and DVC repository after one `dvc repro`, which no test changes."""
+    command = [*DVC, "repro"]
+    return build_once(shared / "by dvc repro", lambda folder: make_repository(folder, settings, command, FEW_MODELS))
 
 
 @pytest.fixture(scope="session")
 def trained_by_flow(shared: Path, settings: dict[str, str]) -> Path:
+    """The same after one run of the pipeline flow."""
     return build_once(shared / "by the flow", lambda folder: make_repository(folder, settings, PIPELINE, FEW_MODELS))
 
 
 @pytest.fixture(scope="session")
 def two_models(shared: Path, settings: dict[str, str]) -> Path:
+    """The same of linear_neuron and iris_mlp alone."""
     models = ("linear_neuron", "iris_mlp")
     return build_once(shared / "two models", lambda folder: make_repository(folder, settings, PIPELINE, models))
 
 
-@pytest.fixture(scope="module")
-def repo(trained_by_dvc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def repo(trained_by_dvc: Path, tmp_path: Path) -> Path:
     """A git and DVC repository after one `dvc repro`."""
-    return clone(trained_by_dvc, tmp_path_factory.mktemp("repo") / "with a space")
+    return clone(trained_by_dvc, tmp_path / "by dvc")
 
 
-@pytest.fixture(scope="module")
-def finished(trained_by_flow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def finished(trained_by_flow: Path, tmp_path: Path) -> Path:
     """A git and DVC repository after one run of the pipeline flow."""
-    return clone(trained_by_flow, tmp_path_factory.mktemp("finished") / "with a space")
+    return clone(trained_by_flow, tmp_path / "by the flow")
 
 
-@pytest.fixture(scope="module")
-def small(two_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def small(two_models: Path, tmp_path: Path) -> Path:
     """A git and DVC repository of linear_neuron and iris_mlp after one run of the pipeline flow."""
-    return clone(two_models, tmp_path_factory.mktemp("small") / "with a space")
+    return clone(two_models, tmp_path / "two models")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.workspaces import DVC, edit_params
+from tests.support.workspaces import edit_params
 
 
 @pytest.fixture
@@ -18,11 +18,7 @@ def compare(repo, settings, monkeypatch):
         command = [sys.executable, "-m", "flows.compare", *words]
         return subprocess.run(command, cwd=repo, env=settings, capture_output=True, text=True, check=False)
 
-    yield run
-    (repo / "reports/compare.html").unlink(missing_ok=True)
-    restore = (["git", "checkout", "--quiet", "--force", "."], [*DVC, "checkout", "--force", "--quiet"])
-    for words in restore:
-        subprocess.run(words, cwd=repo, env=settings, check=True)
+    return run
 
 
 def test_what_differs_from_the_last_commit_is_shown(compare, repo):

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,15 +16,13 @@ MODEL = Path("artifacts/iris_mlp")
 
 
 @pytest.fixture
-def run(small, settings, monkeypatch) -> Iterator[Callable[..., subprocess.CompletedProcess]]:
+def run(small, settings, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
     monkeypatch.chdir(small)
 
     def run(*words: str) -> subprocess.CompletedProcess:
         return subprocess.run(words, cwd=small, env=settings, capture_output=True, text=True, check=False)
 
-    yield run
-    run("git", "checkout", "--quiet", ".")
-    run(*DVC, "checkout", "--force", "--quiet")
+    return run
 
 
 def train_by_hand(run: Callable[..., subprocess.CompletedProcess], epochs: int) -> dict[str, bytes]:
@@ -45,7 +43,6 @@ def test_an_experiment_puts_a_model_that_was_trained_by_hand_back(run):
     done = run(*PIPELINE, "--set", "models.iris_mlp.fit.epochs=3", "train@iris_mlp")
     assert done.returncode == 0, done.stderr
     assert contents(MODEL) == by_hand
-    run(*DVC, "exp", "remove", "--all-commits")
 
 
 def test_an_experiment_that_fails_puts_a_model_that_was_trained_by_hand_back(run):
@@ -61,14 +58,11 @@ def test_a_backup_with_damaged_notes_is_named_and_left_alone(run, notes):
     backup = Path(".staging/before-experiment")
     backup.mkdir(parents=True)
     (backup / "notes.json").write_text(notes)
-    try:
-        done = run(*PIPELINE, "--dry")
-        assert done.returncode == 1
-        assert done.stderr.startswith(f"error: {backup}/notes.json, the notes of an experiment")
-        assert "Traceback" not in done.stderr
-        assert backup.exists()
-    finally:
-        shutil.rmtree(backup)
+    done = run(*PIPELINE, "--dry")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {backup}/notes.json, the notes of an experiment")
+    assert "Traceback" not in done.stderr
+    assert backup.exists()
 
 
 @pytest.mark.parametrize("command", [[*DVC, "repro", "train@iris_mlp"], [*PIPELINE, "train@iris_mlp"]])
@@ -90,16 +84,7 @@ def test_a_failing_run_keeps_a_model_that_is_not_in_dvcs_cache(run, command):
     assert json.loads(before[f"{MODEL}/metrics.json"])["epochs"] == 7
 
 
-@pytest.fixture
-def cache_of_its_own(small, tmp_path) -> Iterator[None]:
-    """Give the cache back to the other tests as it was."""
-    shutil.copytree(small / ".dvc/cache", tmp_path / "cache")
-    yield
-    shutil.rmtree(small / ".dvc/cache")
-    shutil.copytree(tmp_path / "cache", small / ".dvc/cache")
-
-
-def test_a_failing_run_after_garbage_collection_keeps_metrics_and_model_of_one_training(run, cache_of_its_own):
+def test_a_failing_run_after_garbage_collection_keeps_metrics_and_model_of_one_training(run):
     edit_params(Path(), models__iris_mlp__fit__epochs=7)
     assert run(*PIPELINE, "train@iris_mlp").returncode == 0
     assert run(*DVC, "gc", "--workspace", "--force").returncode == 0

@@ -101,7 +101,6 @@ def test_figures_and_experiments_fit_a_screen(run, small):
     assert "seed=7" in text
     assert f"linear_neuron loss {measured['loss']:.4f} →" in text
     assert "hardware" not in text
-    run(*DVC, "exp", "remove", name)
 
 
 def test_figures_of_a_workspace_without_models_say_what_to_run(run_flow):
