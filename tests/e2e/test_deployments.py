@@ -16,7 +16,7 @@ from config.params import load_params
 from tests.support.servers import open_ui
 from tests.support.workspaces import DVC, ROOT, clone, contents, edit_params
 
-pytestmark = pytest.mark.xdist_group("deployments")
+pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600)]
 
 DEPLOYMENTS = {
     "pipeline": "pipeline/pipeline",

@@ -20,7 +20,7 @@ from tests.support.processes import wait_for
 from tests.support.servers import open_ui, sign_in
 from tests.support.workspaces import DVC, ROOT, edit_params, make_workspace
 
-pytestmark = pytest.mark.xdist_group("schedule")
+pytestmark = [pytest.mark.xdist_group("schedule"), pytest.mark.timeout(600)]
 
 EVERY_MINUTE = {"schedule": {"cron": "* * * * *", "timezone": "UTC"}, "active": True}
 RETRAIN = "/deployments/name/retrain/retrain"

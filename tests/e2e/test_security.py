@@ -22,7 +22,7 @@ from orchestration.prefect.server import SECRET, start_keeper, stop
 from tests.support.servers import open_ui, serve, sign_in
 from tests.support.workspaces import DVC, ROOT, make_workspace
 
-pytestmark = pytest.mark.xdist_group("security")
+pytestmark = [pytest.mark.xdist_group("security"), pytest.mark.timeout(600)]
 
 NOBODY = 65534
 # What a person may have set for another server, of which none is ours.
