@@ -98,22 +98,23 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def settings(api_url: str, shared: Path) -> dict[str, str]:
-    """The environment of the commands: our server, our Python, and a home that nobody may touch."""
+def environment(shared: Path) -> dict[str, str]:
+    """The environment of commands that start a server of their own: our Python, and a home that nobody may touch."""
     home = shared / "home"
     home.mkdir(exist_ok=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     author = {
         f"GIT_{role}_{what}": "test@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
-    own = {"PREFECT_API_URL": api_url, "PATH": path, "HOME": str(home), "DVC_SITE_CACHE_DIR": str(shared / "dvc")}
-    return {**os.environ, **author, **own}
+    own = {"PATH": path, "HOME": str(home), "DVC_SITE_CACHE_DIR": str(shared / "dvc")}
+    given = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    return {**given, **author, **own}
 
 
 @pytest.fixture(scope="session")
-def environment(settings: dict[str, str]) -> dict[str, str]:
-    """The same for commands that start a server of their own."""
-    return {name: value for name, value in settings.items() if name != "PREFECT_API_URL"}
+def settings(environment: dict[str, str], api_url: str) -> dict[str, str]:
+    """The same with the shared server."""
+    return {**environment, "PREFECT_API_URL": api_url}
 
 
 # Each repository is trained once a run, for all workers. A test that changes one gets a copy.

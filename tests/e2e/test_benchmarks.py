@@ -4,21 +4,27 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import QUICK_MODELS
-from tests.support.workspaces import ROOT
+from tests.support.workspaces import ROOT, clone
 
 pytestmark = [pytest.mark.xdist_group("benchmarks"), pytest.mark.timeout(600)]  # one worker measures for all
 
 
 @pytest.fixture(scope="module")
-def results(prepared_data, tmp_path_factory) -> dict:
+def prepared_workspace(prepared_data, tmp_path_factory) -> Path:
+    return clone(prepared_data.parent, tmp_path_factory.mktemp("benchmarks") / "a workspace")
+
+
+@pytest.fixture(scope="module")
+def results(prepared_workspace, tmp_path_factory) -> dict:
     out = tmp_path_factory.mktemp("bench") / "results.json"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(out)]
     done = subprocess.run(
-        command, cwd=prepared_data.parent, capture_output=True, text=True, check=False, env=environment()
+        command, cwd=prepared_workspace, capture_output=True, text=True, check=False, env=environment()
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
     assert all(name in done.stdout for name in QUICK_MODELS)
@@ -55,10 +61,10 @@ def test_the_machine_is_named(results):
     assert results["machine"]["float32_flops"] > 1e8
 
 
-def test_an_unknown_model_is_refused_with_the_names(prepared_data):
+def test_an_unknown_model_is_refused_with_the_names(prepared_workspace):
     command = [sys.executable, "-m", "benchmarks", "--models", "no_such"]
     done = subprocess.run(
-        command, cwd=prepared_data.parent, capture_output=True, text=True, check=False, env=environment()
+        command, cwd=prepared_workspace, capture_output=True, text=True, check=False, env=environment()
     )
     assert done.returncode == 1
     assert "no_such" in done.stderr
