@@ -44,14 +44,13 @@ ui: $(READY) ## the Prefect UI on this machine, at PORT=4200: start and schedule
 
 # A test of a server waits more than it computes, so two workers share a core there.
 PYTEST := $(BIN)/python -m pytest --dist loadgroup --maxprocesses 8
-SLOW := integration or e2e or slow
 WORKERS = $(shell $(BIN)/python -c 'import os; print(2 * len(os.sched_getaffinity(0)))')
 
 test: $(READY) ## the fast tests: no network, no server, no browser
-	$(PYTEST) --numprocesses auto --hypothesis-profile fast -m 'not ($(SLOW))'
+	$(PYTEST) --numprocesses auto --hypothesis-profile fast -m 'not slow' tests/unit tests/training
 
 test-rest: $(READY) ## what `make test` leaves out, and the property tests with more examples
-	$(PYTEST) --numprocesses $(WORKERS) -m '$(SLOW) or hypothesis' --durations 25
+	$(PYTEST) --numprocesses $(WORKERS) -m 'integration or e2e or slow or hypothesis' --durations 25
 
 test-all: $(READY) ## every test
 	$(PYTEST) --numprocesses $(WORKERS) --durations 25

@@ -219,3 +219,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
         if BUILT & {*getattr(item, "fixturenames", ())} and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a text that is too long for a list of tests by its beginning."""
+    return f"{val[:40]!r} and {len(val) - 40} more" if isinstance(val, str) and len(val) > 100 else None

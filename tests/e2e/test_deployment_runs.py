@@ -10,12 +10,12 @@ import httpx
 import pytest
 from prefect.utilities.callables import parameter_schema
 
-from flows import deployed
+from flows import deployments
 from flows.pipeline import pipeline
 from tests.support.workspaces import DVC, edit_params
 
 ENTRYPOINTS = {"pipeline": "flows/pipeline.py:pipeline", "train": "flows/deployments.py:train_model"}
-FLOWS = {"pipeline": pipeline, "train": deployed.train_model}
+FLOWS = {"pipeline": pipeline, "train": deployments.train_model}
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import pytest
 from config.params import load_params
 from datasets import get_dataset
 from runtime.errors import UserError
-from tasks.report import report
+from tasks.report.build import report
 from tasks.report.formatting import duration, number
 
 MARKS = "g.mark-rect path, g.mark-line path, g.mark-symbol path"

@@ -14,6 +14,7 @@ from config.params import load_params
 from datasets import get_dataset
 from datasets.dataset import to_values
 from models.common.outputs import named_outputs, network_input
+from models.common.registry import network_name
 from tasks.data.examples import Examples, read_examples
 from tasks.data.normalization import read_statistics
 from tasks.data.raw import read_raw
@@ -31,9 +32,9 @@ def train(name: str, logs: Path | None = None) -> tuple[Fitted, dict[str, Exampl
     """Fit model `name`; also return its train and valid examples."""
     params = load_params().model(name)
     examples = {split: read_examples(params, split) for split in ("train", "valid")}
-    source = read_schema(params.dataset)["source"]
+    network = network_name(name, read_schema(params.dataset)["source"])
     folders = {"logs": logs, "checkpoints": paths.checkpoints_folder(name)}
-    return fit(name, params, 42, load_params().hardware, **examples, source=source, **folders), examples
+    return fit(name, params, 42, load_params().hardware, **examples, network=network, **folders), examples
 
 
 def raw_rows(name: str, rows: np.ndarray) -> pa.Table:

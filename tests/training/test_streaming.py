@@ -93,7 +93,7 @@ def test_a_model_trained_and_measured_from_disk_is_that_from_memory(small_groups
         splits = {split: open_split(recipe, split, memory) for split in ("train", "valid")}
         assert isinstance(splits["train"], Examples if memory > 1 else Stream)
         folders = {"logs": None, "checkpoints": tmp_path / "checkpoints"}
-        fitted.append(fitting.fit(name, recipe, 42, hardware, **splits, source="sample", **folders))
+        fitted.append(fitting.fit(name, recipe, 42, hardware, **splits, **folders))
         measured.append(evaluate(fitted[-1].model, recipe, schema, memory, **splits))
     for one, other in zip(fitted[0].model.get_weights(), fitted[1].model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -154,4 +154,4 @@ def test_a_file_damaged_while_it_is_trained_on_is_told_without_tensorflow(small_
     content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
     train.path.write_bytes(content)
     with pytest.raises(UserError, match=r"(?s)train\.parquet.*prepare@california_housing"):
-        fitting.fit("housing_mlp", recipe, 42, hardware, train, valid, "sample", None, tmp_path / "checkpoints")
+        fitting.fit("housing_mlp", recipe, 42, hardware, train, valid, None, None, tmp_path / "checkpoints")

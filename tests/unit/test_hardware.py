@@ -20,6 +20,7 @@ from tasks.training.hardware import (
     choose_precision,
     faster_precision,
     memory_limit,
+    processor_flags,
     processor_multiplies_bfloat16,
     step_seconds,
     use_device,
@@ -69,6 +70,7 @@ def test_threads_are_one_for_numbers_and_every_core_for_pictures():
     [("fpu avx512f avx512_bf16 sse", True), ("fpu amx_tile amx_bf16", True), ("fpu avx512f avx2", False)],
 )
 def test_units_for_bfloat16_are_known_by_the_processors_flags(tmp_path, flags, multiplies):
+    processor_flags.cache_clear()
     file = tmp_path / "cpuinfo"
     file.write_text(f"processor\t: 0\nmodel name\t: Some Processor\nflags\t\t: {flags}\n")
     assert processor_multiplies_bfloat16(file) is multiplies
