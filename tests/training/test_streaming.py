@@ -79,8 +79,17 @@ def test_blocks_from_disk_are_those_from_memory(small_groups, block):
             np.testing.assert_array_equal(values, same.inputs[name])
 
 
-@pytest.mark.parametrize("execution", ["graph", "batches"])
-@pytest.mark.parametrize("name", ["housing_mlp", "housing_wide_deep_aux", "multi_input_cnn"])
+@pytest.mark.parametrize(
+    ("name", "execution"),
+    [
+        ("housing_mlp", "graph"),
+        pytest.param("housing_mlp", "batches", marks=pytest.mark.slow),
+        pytest.param("housing_wide_deep_aux", "graph", marks=pytest.mark.slow),
+        pytest.param("housing_wide_deep_aux", "batches", marks=pytest.mark.slow),
+        pytest.param("multi_input_cnn", "graph", marks=pytest.mark.slow),
+        pytest.param("multi_input_cnn", "batches", marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_trained_and_measured_from_disk_is_that_from_memory(small_groups, tmp_path, name, execution):
     edit_params(small_groups, **{f"models__{name}__compile__average": None})
     if name == "multi_input_cnn":

@@ -28,6 +28,7 @@ from tests.support.training import raw_rows, train
 from tests.support.workspaces import edit_params
 
 
+@pytest.mark.slow  # a process loads the export
 def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_path):
     fitted, examples = train("housing_mlp")
     params = load_params().model("housing_mlp")
