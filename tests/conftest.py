@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from tests.support.servers import serve
+from tests.support.servers import start_server
 from tests.support.workspaces import (
     DVC,
     FEW_MODELS,
@@ -34,9 +34,10 @@ hypothesis_settings.load_profile("whole")
 
 TESTS = Path(__file__).parent
 SLOW_TIERS = ("integration", "e2e")
+SLOW_SECONDS = 300  # a test of several processes, where two workers share a core
 # A test that needs one of these may have to wait until it is trained.
 BUILT = {"trained_by_dvc", "trained_by_flow", "two_models"}
-BUILD_SECONDS = 600
+BUILD_SECONDS = 900
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +92,15 @@ def prepared(workspace: Path, prepared_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Prefect server that lives as long as the tests, as a user's own: it asks for no secret."""
-    with serve(tmp_path_factory.mktemp("prefect")) as address:
-        yield address
+def api_url(shared: Path) -> str:
+    """The address of a real Prefect server, as a user's own: it asks for no secret. It ends with this run of tests."""
+    run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+    def build(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "address").write_text(start_server(folder, run)[0])
+
+    return (build_once(shared / "server", build) / "address").read_text()
 
 
 @pytest.fixture(scope="session")
@@ -207,8 +213,8 @@ def has_real_data() -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its tier, the name of its folder, and give more time to those that may wait for a build."""
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark each test with its tier, the name of its folder, and give those of a slow one more time."""
     reason = "needs the real data sets: set TFDS_DATA_DIR and SCIKIT_LEARN_DATA, or `make repro` once"
     skip = None if has_real_data() else pytest.mark.skip(reason=reason)
     for item in items:
@@ -217,8 +223,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(tier)
         if skip and item.get_closest_marker("real_data"):
             item.add_marker(skip)
-        if BUILT & {*getattr(item, "fixturenames", ())} and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
+        if tier in SLOW_TIERS and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(BUILD_SECONDS if BUILT & {*item.fixturenames} else SLOW_SECONDS))
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

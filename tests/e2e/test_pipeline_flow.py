@@ -20,6 +20,7 @@ from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
 from orchestration.prefect.server import free_port
+from tests.support.servers import serve
 from tests.support.workspaces import DVC, PIPELINE, contents, edit_params
 
 # What holds dates, durations or random names: their checksums differ from run to run.
@@ -126,16 +127,26 @@ def test_the_log_tells_of_every_stage(finished):
     assert "train@housing_mlp epoch 1/1  loss" in log
 
 
-def test_every_stage_is_a_task_of_the_run_and_its_flow_a_subflow(run, api_url):
-    edit_params(Path(), models__iris_perceptron__fit__epochs=2)
-    assert run(*PIPELINE, "train@iris_perceptron").returncode == 0
+@pytest.fixture
+def another_server(tmp_path) -> Iterator[str]:
+    """The address of a server that no other test uses."""
+    home = tmp_path / "server"
+    home.mkdir()
+    with serve(home) as address:
+        yield address
+
+
+def test_every_stage_is_a_task_of_the_run_and_its_flow_a_subflow(finished, settings, another_server):
+    edit_params(finished, models__iris_perceptron__fit__epochs=2)
+    command = [*PIPELINE, "train@iris_perceptron"]
+    subprocess.run(command, cwd=finished, env=settings | {"PREFECT_API_URL": another_server}, check=True)
 
     def ask(what: str, **query: object) -> list[dict]:
-        return httpx.post(f"{api_url}/{what}/filter", json=query).json()
+        return httpx.post(f"{another_server}/{what}/filter", json=query).json()
 
     query = {"flow_runs": {"name": {"any_": ["train-iris_perceptron"]}}, "sort": "START_TIME_DESC"}
     subflow = ask("flow_runs", **query)[0]
-    parent = httpx.get(f"{api_url}/task_runs/{subflow['parent_task_run_id']}").json()["flow_run_id"]
+    parent = httpx.get(f"{another_server}/task_runs/{subflow['parent_task_run_id']}").json()["flow_run_id"]
     time.sleep(1.5)  # a server without pages writes down once a second what became of tasks
     states = {task["name"]: task["state_name"] for task in ask("task_runs", flow_runs={"id": {"any_": [parent]}})}
     assert states["train@iris_perceptron"] == "Completed"

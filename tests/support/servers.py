@@ -15,17 +15,25 @@ from tests.support.processes import wait_for
 from tests.support.workspaces import ROOT
 
 
-@contextmanager
-def serve(home: Path, **settings: str) -> Iterator[str]:
-    """Run a Prefect server that is none of a workspace's; settings: of Prefect, as environment variables."""
+def start_server(home: Path, owner: int, **settings: str) -> tuple[str, subprocess.Popen]:
+    """Start a Prefect server that is none of a workspace's, and return its address when it answers.
+
+    Args:
+        home: its folder.
+        owner: the process with which it ends, even when that is killed.
+        settings: of Prefect, as environment variables.
+
+    Returns:
+        The address, and the process to stop.
+    """
     from orchestration.environment import SERVER
-    from orchestration.prefect.server import BARE, answers, bound_socket, stop
+    from orchestration.prefect.server import BARE, answers, bound_socket
 
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     with bound_socket(None) as listener, (home / "server.log").open("w") as log:
         port, descriptor = listener.getsockname()[1], listener.fileno()
-        words = [os.getpid(), home / "server", descriptor]
-        keeper = subprocess.Popen(  # which ends it even when the tests are killed
+        words = [owner, home / "server", descriptor]
+        keeper = subprocess.Popen(
             [sys.executable, "-m", "orchestration.prefect.server", *map(str, words)],
             cwd=ROOT,
             env={**own, **BARE, SERVER: "1", "PREFECT_HOME": ".", "PREFECT_SERVER_ANALYTICS_ENABLED": "0", **settings},
@@ -34,9 +42,18 @@ def serve(home: Path, **settings: str) -> Iterator[str]:
             pass_fds=[descriptor],
             start_new_session=True,
         )
+    address = f"http://127.0.0.1:{port}/api"
+    assert answers(address, 120), (home / "server.log").read_text()
+    return address, keeper
+
+
+@contextmanager
+def serve(home: Path, **settings: str) -> Iterator[str]:
+    """Run a Prefect server that is none of a workspace's; settings: of Prefect, as environment variables."""
+    from orchestration.prefect.server import stop
+
+    address, keeper = start_server(home, os.getpid(), **settings)
     try:
-        address = f"http://127.0.0.1:{port}/api"
-        assert answers(address, 120), (home / "server.log").read_text()
         yield address
     finally:
         stop(keeper)
