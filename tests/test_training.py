@@ -26,7 +26,8 @@ from tasks.data.normalization import read_statistics
 from tasks.data.raw import read_raw
 from tasks.data.schema import read_schema
 from tasks.evaluation import evaluate as evaluation
-from tasks.evaluation.evaluate import evaluate, figures_per_quarter
+from tasks.evaluation.evaluate import evaluate
+from tasks.evaluation.metrics import metrics_per_quarter
 from tasks.publishing.export import describe_origin, export, raw_columns_needed, sample_outputs, verify_export
 from tasks.publishing.run_record import Stopwatch
 from tasks.training.fit import Fitted, fit, write_history
@@ -195,11 +196,12 @@ def test_slices_cover_the_test_rows_and_recompose_the_overall_figure():
     rng = np.random.default_rng(0)
     true = rng.uniform(0, 5, 1000)
     frame = pd.DataFrame({"true": true, "predicted": true + rng.normal(size=1000)})
-    slices = figures_per_quarter(frame, "value")
+    error = frame["predicted"] - frame["true"]
+    slices = metrics_per_quarter("value", frame["true"], error)
     assert sum(part["rows"] for part in slices.values()) == 1000
     squares = sum(part["rmse"] ** 2 * part["rows"] for part in slices.values())
     assert math.sqrt(squares / 1000) == pytest.approx(root_mean_squared_error(frame["true"], frame["predicted"]))
-    assert figures_per_quarter(frame.head(99), "value") == {}
+    assert metrics_per_quarter("value", frame["true"].head(99), error.head(99)) == {}
 
 
 def test_only_evaluate_reads_the_test_split(prepared, monkeypatch):

@@ -1,8 +1,4 @@
-"""Evaluate: measure a trained model on every split; the only step that reads the test split.
-
-RMSE, MAE and R2 are in the target's unit; precision, recall and F1 are scikit-learn's, macro-averaged
-over the classes.
-"""
+"""Evaluate: measure a trained model on every split; the only step that reads the test split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +15,12 @@ from models.common.outputs import figure_prefix, named_outputs, spread
 from tasks.data.examples import class_names, true_class
 from tasks.data.schema import BATCH_ROWS
 from tasks.data.streaming import Split, open_split
-
-# Below this many rows a quarter of them says nothing.
-SLICED_ROWS = 100
+from tasks.evaluation.metrics import (
+    classification_metrics,
+    metrics_per_class,
+    metrics_per_quarter,
+    regression_metrics,
+)
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,18 @@ def measure(model: keras.Model, params: ModelParams, schema: dict, splits: Mappi
         outputs = named_outputs(returned)
         metrics[split] = {"loss": float(model.compute_loss(y=spread(target, outputs), y_pred=returned))}
         for name, output in outputs.items():
-            figures = class_figures(target, output) if names else quantity_figures(target, output)
-            metrics[split] |= {f"{figure_prefix(name)}{figure}": value for figure, value in figures.items()}
+            measured = (
+                classification_metrics(true_class(target), predicted_class(output))
+                if names
+                else regression_metrics(target, output)
+            )
+            metrics[split] |= {f"{figure_prefix(name)}{metric}": value for metric, value in measured.items()}
     predictions = to_predictions(index, target, outputs, names)
-    per_class = figures_per_class(predictions, names) if names else {}
-    slices = {} if names else figures_per_quarter(predictions, schema["target"])
-    return Evaluation(metrics, per_class, slices, predictions)
+    if names:
+        return Evaluation(metrics, metrics_per_class(predictions, names), {}, predictions)
+    error = (predictions["predicted"] - predictions["true"]).astype(np.float64)
+    slices = metrics_per_quarter(schema["target"], predictions["true"], error)
+    return Evaluation(metrics, {}, slices, predictions)
 
 
 def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -74,27 +79,6 @@ def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, np.nd
 def predicted_class(output: np.ndarray) -> np.ndarray:
     """Return int64 [rows]: the likeliest of several classes, or whether the only output is at least 0.5."""
     return output.argmax(axis=1) if output.shape[1] > 1 else (output[:, 0] >= 0.5).astype(np.int64)
-
-
-def class_figures(target: np.ndarray, output: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, f1_score
-
-    true, predicted = true_class(target), predicted_class(output)
-    return {
-        "accuracy": float(accuracy_score(true, predicted)),
-        "f1_macro": float(f1_score(true, predicted, average="macro", zero_division=0)),
-    }
-
-
-def quantity_figures(target: np.ndarray, output: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-
-    true, predicted = target.reshape(-1).astype(np.float64), output.reshape(-1).astype(np.float64)
-    return {
-        "rmse": float(root_mean_squared_error(true, predicted)),
-        "mae": float(mean_absolute_error(true, predicted)),
-        "r2": float(r2_score(true, predicted)),
-    }
 
 
 def to_predictions(
@@ -115,36 +99,6 @@ def to_predictions(
         probabilities = output if output.shape[1] > 1 else np.concatenate([1 - output, output], axis=1)
         frame |= {f"{start}probability {label}": probabilities[:, k] for k, label in enumerate(names)}
     return pd.DataFrame(frame)
-
-
-def figures_per_class(predictions: pd.DataFrame, names: list[str]) -> dict[str, dict[str, float]]:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    columns = precision_recall_fscore_support(
-        predictions["true"], predictions["predicted"], labels=range(len(names)), zero_division=0
-    )
-    return {
-        name: {"precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
-        for name, p, r, f, n in zip(names, *columns, strict=True)
-    }
-
-
-def figures_per_quarter(predictions: pd.DataFrame, target: str) -> dict[str, dict[str, float]]:
-    """Return RMSE and MAE for each quarter of the test rows by their true value; empty for small splits."""
-    if len(predictions) < SLICED_ROWS:
-        return {}
-    quarters = pd.qcut(predictions["true"], 4, duplicates="drop")
-    slices = {}
-    for quarter, rows in predictions.groupby(quarters, observed=True):
-        error = (rows["predicted"] - rows["true"]).astype(np.float64)
-        label = f"{target} {quarter.left:g} to {quarter.right:g}"
-        slices[label] = {
-            "rmse": float(np.sqrt((error**2).mean())),
-            "mae": float(error.abs().mean()),
-            "bias": float(error.mean()),
-            "rows": len(rows),
-        }
-    return slices
 
 
 def write_predictions(predictions: pd.DataFrame, folder: Path) -> None:

@@ -16,7 +16,7 @@ from runtime.errors import UserError
 from tasks.data.examples import check_views, true_class
 from tasks.data.raw import read_raw
 from tasks.data.schema import read_schema, read_split_rows
-from tasks.evaluation.evaluate import quantity_figures
+from tasks.evaluation.metrics import classification_metrics, regression_metrics
 
 
 def baseline(name: str, params: Baseline) -> tuple[dict, float]:
@@ -39,12 +39,8 @@ def baseline(name: str, params: Baseline) -> tuple[dict, float]:
     began = time.monotonic()
     estimator.fit(*data["train"])
     seconds = time.monotonic() - began
-    measured = {}
-    for split, (features, true) in data.items():
-        predicted = estimator.predict(features)
-        measured[split] = (
-            quantity_figures(true, predicted) if target.task == "regression" else agreement(true, predicted)
-        )
+    measure = regression_metrics if target.task == "regression" else classification_metrics
+    measured = {split: measure(true, estimator.predict(features)) for split, (features, true) in data.items()}
     facts = {
         "dataset": params.dataset,
         "task": target.task,
@@ -97,15 +93,6 @@ def make_estimator(name: str, params: Baseline, task_name: str):
 def describe(pipeline) -> str:
     """Return the estimator as scikit-learn prints it, such as `StandardScaler | MLPRegressor(random_state=42)`."""
     return " | ".join(" ".join(repr(step).split()) for step in pipeline)
-
-
-def agreement(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, f1_score
-
-    return {
-        "accuracy": float(accuracy_score(true, predicted)),
-        "f1_macro": float(f1_score(true, predicted, average="macro", zero_division=0)),
-    }
 
 
 def count_parameters(estimator) -> int:
