@@ -28,6 +28,7 @@ from orchestration.command_line import telling_mistakes
 from runtime.errors import UserError
 from runtime.stderr import quiet_stderr
 from tasks.data.files import read_json, write_json
+from tasks.data.schema import read_schema
 
 RESULTS = Path("benchmarks/results.json")
 FITS = 3
@@ -174,8 +175,7 @@ def median_or_none(values: list[float | None]) -> float | None:
 
 def by_size(params: Params, model: str) -> dict[str, Any]:
     """Return the seconds of an epoch after the first, of ours and of the notes', for more and more rows."""
-    schema = read_json(paths.prepared_folder(params.model(model).dataset) / "schema.json", "prepare")
-    result, train_rows = {}, schema["rows"]["train"]
+    result, train_rows = {}, read_schema(params.model(model).dataset).rows.train
     for times in SIZES:
         rows = times * train_rows
         epoch = {}

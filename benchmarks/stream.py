@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from config import paths
 from config.params import load_params
-from tasks.data.files import read_json, read_table, write_json
-from tasks.data.schema import GROUP_ROWS
+from tasks.data.contracts import read_contract
+from tasks.data.files import read_table
+from tasks.data.schema import GROUP_ROWS, PreparedSchema, write_schema
 
 
 def write(folder: Path, copies: int) -> int:
@@ -33,8 +34,8 @@ def write(folder: Path, copies: int) -> int:
         for first in range(0, rows, GROUP_ROWS):
             group = doubled.slice(first % table.num_rows, min(GROUP_ROWS, rows - first))
             writer.write_table(group, row_group_size=GROUP_ROWS)
-    schema = read_json(folder / "schema.json", "")
-    write_json(folder / "schema.json", {**schema, "rows": {**schema["rows"], "train": rows}})
+    schema = read_contract(folder / "schema.json", PreparedSchema, "prepare@fashion_mnist")
+    write_schema(schema.model_copy(update={"rows": schema.rows.model_copy(update={"train": rows})}), folder)
     return rows
 
 

@@ -1,6 +1,7 @@
 """Networks: exact parameter counts, shapes, seeds, saving; and the perceptron against its formula."""
 
 import random
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -353,8 +354,9 @@ def test_picture_views_resize_and_colour():
 
 
 def test_targets_say_what_their_names_say():
-    assert get_target_view("is_footwear").compute(np.arange(10), {})[:, 0].tolist() == [0, 0, 0, 0, 0, 1, 0, 1, 0, 1]
+    assert get_target_view("is_footwear").compute(np.arange(10), None)[:, 0].tolist() == [0, 0, 0, 0, 0, 1, 0, 1, 0, 1]
     values = np.array([1.0, 2.0, 3.0], np.float32)
-    assert get_target_view("is_above_median").compute(values, {"train_median": 2.0})[:, 0].tolist() == [0, 0, 1]
-    one_hot = get_target_view("one_hot").compute(np.array([2, 0]), {"class_names": ["a", "b", "c"]})
+    schema = SimpleNamespace(train_median=2.0, class_names=["a", "b", "c"])
+    assert get_target_view("is_above_median").compute(values, schema)[:, 0].tolist() == [0, 0, 1]
+    one_hot = get_target_view("one_hot").compute(np.array([2, 0]), schema)
     assert one_hot.tolist() == [[0, 0, 1], [1, 0, 0]]

@@ -76,7 +76,7 @@ hardware = params.hardware.model_copy(update={"device": "cpu"})
 use_device("cpu", 1)
 recipe = params.model("fashion_cnn")
 splits = [read_examples(recipe, split).take(range(96)) for split in ("train", "valid")]
-fitted = fitting.fit("m", recipe, 42, hardware, *splits, source="sample", logs=None, checkpoints=Path(sys.argv[2]))
+fitted = fitting.fit("m", recipe, 42, hardware, *splits, logs=None, checkpoints=Path(sys.argv[2]))
 digest = hashlib.sha256(b"".join(weight.tobytes() for weight in fitted.model.get_weights()))
 print(digest.hexdigest(), fitted.history, [layer.name for layer in fitted.model.layers])
 """

@@ -6,12 +6,22 @@ here alone, for training and inside the exported graph.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from keras import ops
 
 from runtime.errors import unknown_name
+
+
+class Schema(Protocol):
+    """What a target can depend on besides its own values: facts of the prepared data (`tasks.data.schema`)."""
+
+    @property
+    def class_names(self) -> Sequence[str] | None: ...
+
+    @property
+    def train_median(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -33,13 +43,15 @@ class TargetView:
     """
 
     labels: Literal["quantity", "binary", "class", "one-hot"]
-    compute: Callable[[np.ndarray, dict], np.ndarray]
+    compute: Callable[[np.ndarray, Schema], np.ndarray]
     class_names: tuple[str, ...] | None = None  # None: the data set's own, or a quantity
     dataset: str | None = None  # the only one that it is for; None: any whose target is of that kind
 
     @property
-    def task(self) -> str:
-        return {"quantity": "regression", "binary": "binary"}.get(self.labels, "multiclass")
+    def task(self) -> Literal["regression", "binary", "multiclass"]:
+        if self.labels == "quantity":
+            return "regression"
+        return "binary" if self.labels == "binary" else "multiclass"
 
 
 def side_by_side(columns: Sequence[Any]) -> Any:
@@ -72,6 +84,11 @@ def as_column(target: np.ndarray) -> np.ndarray:
     return target.astype(np.float32)[:, None]  # [rows] -> [rows, 1]
 
 
+def one_hot(target: np.ndarray, schema: Schema) -> np.ndarray:
+    assert schema.class_names
+    return np.eye(len(schema.class_names), dtype=np.float32)[target]  # [rows] -> [rows, classes]
+
+
 HOUSING = ("MedInc", "HouseAge", "AveRooms", "AveBedrms", "Population", "AveOccup", "Latitude", "Longitude")
 FOOTWEAR = (5, 7, 9)  # sandal, sneaker, ankle boot
 
@@ -90,9 +107,7 @@ INPUT_VIEWS = {
 TARGET_VIEWS = {
     "value": TargetView("quantity", lambda target, _: as_column(target)),
     "class": TargetView("class", lambda target, _: target),
-    "one_hot": TargetView(
-        "one-hot", lambda target, schema: np.eye(len(schema["class_names"]), dtype=np.float32)[target]
-    ),
+    "one_hot": TargetView("one-hot", one_hot),
     "is_setosa": TargetView(
         "binary", lambda target, _: as_column(target == 0), ("not setosa", "setosa"), dataset="iris"
     ),
@@ -104,14 +119,14 @@ TARGET_VIEWS = {
     ),
     "is_above_median": TargetView(
         "binary",
-        lambda target, schema: as_column(target > np.float32(schema["train_median"])),
+        lambda target, schema: as_column(target > np.float32(schema.train_median)),
         ("up to the median", "above the median"),
         dataset="california_housing",
     ),
 }
 
 # From the prepared target and schema.json to how much each row counts in training: float32 [rows].
-WEIGHT_VIEWS: dict[str, Callable[[np.ndarray, dict], np.ndarray]] = {
+WEIGHT_VIEWS: dict[str, Callable[[np.ndarray, Schema], np.ndarray]] = {
     # The census writes 5.00001 for every value above 5: such a row says less than it seems to.
     "capped_values_half": lambda target, _: np.where(target > 5, 0.5, 1.0).astype(np.float32),
 }
@@ -129,7 +144,7 @@ def get_target_view(name: str) -> TargetView:
     return TARGET_VIEWS[name]
 
 
-def get_weight_view(name: str) -> Callable[[np.ndarray, dict], np.ndarray]:
+def get_weight_view(name: str) -> Callable[[np.ndarray, Schema], np.ndarray]:
     if name not in WEIGHT_VIEWS:
         raise unknown_name("weight view", name, WEIGHT_VIEWS, "The views of models/common/features.py")
     return WEIGHT_VIEWS[name]

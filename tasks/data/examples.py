@@ -15,7 +15,7 @@ from models.common.features import columns_needed, compute_inputs, get_target_vi
 from models.common.outputs import network_input
 from runtime.errors import UserError
 from tasks.data.files import read_table
-from tasks.data.schema import INDEX, prepared_schema, read_schema
+from tasks.data.schema import INDEX, PreparedSchema, prepared_schema, read_schema
 from tasks.data.validation import check_classes, check_index, check_rows, check_table
 
 Columns = dict[str, np.ndarray]  # name of a prepared column: values [rows] or [rows, ...]
@@ -73,8 +73,8 @@ def read_examples(params: ModelParams, split: str) -> Examples:
     path, stage = paths.prepared_table(params.dataset, split), f"prepare@{params.dataset}"
     table, schema = read_table(path, stage), read_schema(params.dataset)
     columns = to_columns(params, table, path)
-    check_rows(path, table.num_rows, schema["rows"][split], stage)
-    check_index(path, columns[INDEX], sum(schema["rows"].values()), stage)
+    check_rows(path, table.num_rows, schema.rows.of(split), stage)
+    check_index(path, columns[INDEX], schema.rows.total, stage)
     return to_examples(params, columns, schema)
 
 
@@ -90,7 +90,9 @@ def to_columns(params: ModelParams, table: pa.Table, path: Path) -> Columns:
     return {name: to_values(table[name]) for name in (*needed, dataset.target, INDEX)}
 
 
-def to_examples(params: ModelParams, columns: Columns, schema: dict, by_class: dict | None = None) -> Examples:
+def to_examples(
+    params: ModelParams, columns: Columns, schema: PreparedSchema, by_class: dict | None = None
+) -> Examples:
     """Return prepared rows as model `params` sees them.
 
     schema: what `prepare` says of them. by_class: how much each class counts, where the rows are but some of the
@@ -106,7 +108,7 @@ def to_examples(params: ModelParams, columns: Columns, schema: dict, by_class: d
     return Examples(inputs, target, columns[INDEX], row_weights(params, labels, target, schema, by_class))
 
 
-def class_weights(params: ModelParams, target: np.ndarray, schema: dict) -> dict[int, float]:
+def class_weights(params: ModelParams, target: np.ndarray, schema: PreparedSchema) -> dict[int, float]:
     """Return how much a row of each class counts by the recipe's class_weight; {} without one.
 
     target: of the whole split, whose shares of the classes "balanced" evens out.
@@ -123,7 +125,7 @@ def class_weights(params: ModelParams, target: np.ndarray, schema: dict) -> dict
 
 
 def row_weights(
-    params: ModelParams, labels: np.ndarray, target: np.ndarray, schema: dict, by_class: dict[int, float]
+    params: ModelParams, labels: np.ndarray, target: np.ndarray, schema: PreparedSchema, by_class: dict[int, float]
 ) -> np.ndarray | None:
     """Return the product of the recipe's class_weight and sample_weight, float32 [rows]; None without either."""
     weights = np.ones(len(labels), np.float32)
@@ -134,11 +136,11 @@ def row_weights(
     return weights.astype(np.float32) if params.fit.sample_weight or by_class else None
 
 
-def class_names(params: ModelParams, schema: dict) -> list[str]:
+def class_names(params: ModelParams, schema: PreparedSchema) -> list[str]:
     """Return the names of the classes that the model tells apart; empty for a regression."""
     if params.task == "regression":
         return []
-    return list(get_target_view(params.target).class_names or schema["class_names"])
+    return list(get_target_view(params.target).class_names or schema.class_names or ())
 
 
 def true_class(target: np.ndarray) -> np.ndarray:

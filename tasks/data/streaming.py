@@ -16,7 +16,7 @@ from models.common.features import get_target_view
 from runtime.errors import UserError
 from tasks.data.examples import Columns, Examples, class_weights, read_examples, to_columns, to_examples
 from tasks.data.files import open_table
-from tasks.data.schema import GROUP_ROWS, read_schema
+from tasks.data.schema import GROUP_ROWS, PreparedSchema, read_schema
 from tasks.data.validation import check_rows
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Stream:
     params: ModelParams
     path: Path
     rows: int
-    schema: dict
+    schema: PreparedSchema
     by_class: dict[int, float]  # how much each class counts
     errors: list[UserError] = field(default_factory=list)  # of `read`
 
@@ -82,7 +82,7 @@ def open_split(params: ModelParams, split: str, memory: int) -> Split:
     if rows <= GROUP_ROWS:
         return read_examples(params, split)
     stream = Stream(params, path, rows, read_schema(params.dataset), {})
-    check_rows(path, rows, stream.schema["rows"][split], stage)
+    check_rows(path, rows, stream.schema.rows.of(split), stage)
     head = stream.head()
     size = rows * sum(values.nbytes for values in head.inputs.values()) // head.rows
     if size <= memory:
@@ -96,7 +96,7 @@ def open_split(params: ModelParams, split: str, memory: int) -> Split:
     return Stream(params, path, rows, stream.schema, read_class_weights(params, path, stage, stream.schema))
 
 
-def read_class_weights(params: ModelParams, path: Path, stage: str, schema: dict) -> dict[int, float]:
+def read_class_weights(params: ModelParams, path: Path, stage: str, schema: PreparedSchema) -> dict[int, float]:
     if params.fit.class_weight is None:
         return {}
     name = get_dataset(params.dataset).target

@@ -13,9 +13,11 @@ from prefect import task
 from config.params import ModelParams
 from models.common.outputs import figure_prefix, named_outputs, spread
 from tasks.data.examples import class_names, true_class
-from tasks.data.schema import BATCH_ROWS
+from tasks.data.schema import BATCH_ROWS, PreparedSchema
 from tasks.data.streaming import Split, open_split
 from tasks.evaluation.metrics import (
+    ClassMetrics,
+    SliceMetrics,
     classification_metrics,
     metrics_per_class,
     metrics_per_quarter,
@@ -28,13 +30,13 @@ class Evaluation:
     """`metrics`: by split. `per_class` and `slices`: of the test split. `predictions`: one row a test row."""
 
     metrics: dict[str, dict[str, float]]
-    per_class: dict[str, dict[str, float]]
-    slices: dict[str, dict[str, float]]
+    per_class: dict[str, ClassMetrics]
+    slices: dict[str, SliceMetrics]
     predictions: pd.DataFrame
 
 
 def evaluate(
-    model: keras.Model, params: ModelParams, schema: dict, memory: int, train: Split, valid: Split
+    model: keras.Model, params: ModelParams, schema: PreparedSchema, memory: int, train: Split, valid: Split
 ) -> Evaluation:
     """Measure `model` on train, valid and test.
 
@@ -45,7 +47,7 @@ def evaluate(
     return measure(model, params, schema, {"train": train, "valid": valid, "test": test})
 
 
-def measure(model: keras.Model, params: ModelParams, schema: dict, splits: Mapping[str, Split]) -> Evaluation:
+def measure(model: keras.Model, params: ModelParams, schema: PreparedSchema, splits: Mapping[str, Split]) -> Evaluation:
     """Measure `model` on each of `splits`; the last of them gives the figures per class, slices and predictions."""
     names = class_names(params, schema)
     metrics = {}
@@ -64,7 +66,7 @@ def measure(model: keras.Model, params: ModelParams, schema: dict, splits: Mappi
     if names:
         return Evaluation(metrics, metrics_per_class(predictions, names), {}, predictions)
     error = (predictions["predicted"] - predictions["true"]).astype(np.float64)
-    slices = metrics_per_quarter(schema["target"], predictions["true"], error)
+    slices = metrics_per_quarter(schema.target, predictions["true"], error)
     return Evaluation(metrics, {}, slices, predictions)
 
 

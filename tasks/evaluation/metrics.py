@@ -5,10 +5,31 @@ RMSE and MAE have the target's unit. Precision, recall and F1 are scikit-learn's
 
 import numpy as np
 import pandas as pd
+from pydantic import NonNegativeInt
 from sklearn import metrics
+
+from tasks.data.contracts import Number, OpenContract
 
 # With fewer rows than this, a quarter of them says nothing.
 MIN_SLICED_ROWS = 100
+
+
+class ClassMetrics(OpenContract):
+    """The metrics of one class."""
+
+    precision: Number
+    recall: Number
+    f1: Number
+    rows: NonNegativeInt
+
+
+class SliceMetrics(OpenContract):
+    """The metrics of a part of the rows. bias: the mean of predicted - true."""
+
+    rmse: Number
+    mae: Number
+    bias: Number
+    rows: NonNegativeInt
 
 
 def regression_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -29,13 +50,13 @@ def classification_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str,
     }
 
 
-def metrics_per_class(predictions: pd.DataFrame, names: list[str]) -> dict[str, dict[str, float]]:
-    """Return precision, recall, F1 and rows of each class. Columns of predictions: true, predicted."""
+def metrics_per_class(predictions: pd.DataFrame, names: list[str]) -> dict[str, ClassMetrics]:
+    """Return the metrics of each class. Columns of predictions: true, predicted."""
     columns = metrics.precision_recall_fscore_support(
         predictions["true"], predictions["predicted"], labels=range(len(names)), zero_division=0
     )
     return {
-        name: {"precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
+        name: ClassMetrics(precision=float(p), recall=float(r), f1=float(f), rows=int(n))
         for name, p, r, f, n in zip(names, *columns, strict=True)
     }
 
@@ -45,17 +66,17 @@ def confusion_matrix(predictions: pd.DataFrame, classes: int) -> np.ndarray:
     return metrics.confusion_matrix(predictions["true"], predictions["predicted"], labels=range(classes))
 
 
-def error_metrics(error: pd.Series) -> dict[str, float]:
-    """Return RMSE, MAE, mean and number of the float64 residuals `error`, predicted - true."""
-    return {
-        "rmse": float(np.sqrt((error**2).mean())),
-        "mae": float(error.abs().mean()),
-        "bias": float(error.mean()),
-        "rows": len(error),
-    }
+def slice_metrics(error: pd.Series) -> SliceMetrics:
+    """Return the metrics of the rows with the float64 residuals `error`, predicted - true."""
+    return SliceMetrics(
+        rmse=float(np.sqrt((error**2).mean())),
+        mae=float(error.abs().mean()),
+        bias=float(error.mean()),
+        rows=len(error),
+    )
 
 
-def metrics_per_quarter(name: str, values: pd.Series, error: pd.Series) -> dict[str, dict[str, float]]:
+def metrics_per_quarter(name: str, values: pd.Series, error: pd.Series) -> dict[str, SliceMetrics]:
     """Return the metrics of each quarter of the rows by a column; nothing for fewer than MIN_SLICED_ROWS rows.
 
     Args:
@@ -67,6 +88,6 @@ def metrics_per_quarter(name: str, values: pd.Series, error: pd.Series) -> dict[
         return {}
     quarters = pd.qcut(values, 4, duplicates="drop")
     return {
-        f"{name} {quarter.left:g} to {quarter.right:g}": error_metrics(rows)
+        f"{name} {quarter.left:g} to {quarter.right:g}": slice_metrics(rows)
         for quarter, rows in error.groupby(quarters, observed=True)
     }

@@ -14,8 +14,8 @@ from prefect import task
 
 from models.common.outputs import named_outputs, network_input
 from models.common.weights import all_layers
-from tasks.data.files import write_json
 from tasks.data.streaming import Split
+from tasks.publishing.records import Graph, Layer, write_graph
 
 MOST_MAPS = 16  # of a layer's channels
 
@@ -25,14 +25,14 @@ def write_network(model: keras.Model, valid: Split, folder: Path) -> None:
     own = folder / "network"
     own.mkdir()
     first = valid.head().take(np.arange(1))
-    graph = describe(model, first.inputs)
-    write_json(own / "graph.json", {**graph, "index": int(first.index[0])})
-    np.savez_compressed(own / "filters.npz", **filters(model, graph["links"], list(first.inputs)))  # type: ignore[arg-type]
+    layers, links = describe(model, first.inputs)
+    write_graph(Graph(layers=layers, links=links, index=int(first.index[0])), folder)
+    np.savez_compressed(own / "filters.npz", **filters(model, links, list(first.inputs)))  # type: ignore[arg-type]
     np.savez_compressed(own / "maps.npz", **feature_maps(model, first.x))  # type: ignore[arg-type]
 
 
-def describe(model: keras.Model, inputs: dict[str, np.ndarray]) -> dict[str, list]:
-    """Return `layers`, in the order of the calculation, and `links`, pairs of names: a layer and one that reads it.
+def describe(model: keras.Model, inputs: dict[str, np.ndarray]) -> tuple[list[Layer], list[list[str]]]:
+    """Return the layers in the order of the calculation, and pairs of names: a layer and one that reads its output.
 
     inputs: by name, float32 [rows, ...]. A subclassed network is followed through its `call`.
     """
@@ -51,10 +51,8 @@ def describe(model: keras.Model, inputs: dict[str, np.ndarray]) -> dict[str, lis
             else:
                 yield from sources(source)
 
-    return {
-        "layers": [describe_layer(operation) for operation in shown.values()],
-        "links": [[source, name] for name in shown for source in sources(name)],
-    }
+    layers = [describe_layer(operation) for operation in shown.values()]
+    return layers, [[source, name] for name in shown for source in sources(name)]
 
 
 def history_names(value: Any) -> Iterator[str]:
@@ -73,20 +71,20 @@ def is_conversion(operation: keras.Operation) -> bool:
     return type(operation).__name__ == "ConvertToTensor"
 
 
-def describe_layer(operation: keras.Operation) -> dict[str, Any]:
+def describe_layer(operation: keras.Operation) -> Layer:
     """Return a layer's name, type, activation, the shape of a row of its output, and how many numbers it has learnt or
     keeps besides; an operation between layers has none.
     """
     weights = getattr(operation, "weights", [])
     trainable = getattr(operation, "trainable_weights", [])
-    return {
-        "name": operation.name,
-        "type": type(operation).__name__,
-        "activation": activation(operation),
-        "shape": list(keras.tree.flatten(operation.output)[0].shape[1:]),
-        "parameters": sum(int(keras.ops.size(weight)) for weight in weights),
-        "trainable": sum(int(keras.ops.size(weight)) for weight in trainable),
-    }
+    return Layer(
+        name=operation.name,
+        type=type(operation).__name__,
+        activation=activation(operation),
+        shape=list(keras.tree.flatten(operation.output)[0].shape[1:]),
+        parameters=sum(int(keras.ops.size(weight)) for weight in weights),
+        trainable=sum(int(keras.ops.size(weight)) for weight in trainable),
+    )
 
 
 def activation(operation: keras.Operation) -> str | None:

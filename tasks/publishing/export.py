@@ -10,6 +10,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,8 +24,9 @@ from models.common.outputs import MAIN_OUTPUT, named_outputs, network_input
 from runtime.errors import UserError
 from runtime.isolated_process import run_fresh
 from tasks.data.files import write_json
-from tasks.data.normalization import normalize
+from tasks.data.normalization import Normalization
 from tasks.data.raw import read_raw
+from tasks.data.schema import PreparedSchema
 from tasks.data.streaming import Split
 
 # Largest difference, relative to the largest output, between the trained model and its loaded export.
@@ -34,7 +36,7 @@ COMPARED_ROWS = 256
 logger = logging.getLogger(__name__)
 
 
-def serving_model(model: keras.Model, params: ModelParams, statistics: dict) -> keras.Model:
+def serving_model(model: keras.Model, params: ModelParams, normalization: Normalization) -> keras.Model:
     """Return a model from raw columns, by name, to the outputs of `model`, by name.
 
     A number's input is float32 [batch]; a picture's is [batch, height, width] of the raw dtype.
@@ -46,7 +48,7 @@ def serving_model(model: keras.Model, params: ModelParams, statistics: dict) -> 
         shape = tuple(getattr(field, "shape", ()))
         raw[name] = keras.Input(shape, dtype=str(field.value_type) if shape else "float32", name=name)
     features = dataset.derive({name: keras.ops.cast(value, "float32") for name, value in raw.items()})
-    columns = {name: normalize(name, value, statistics) for name, value in features.items()}
+    columns = {name: normalization.apply(name, value) for name, value in features.items()}
     inputs = compute_inputs(params.inputs, columns, dataset.features)
     outputs = model(network_input(inputs))
     return keras.Model(raw, named_outputs(outputs), name=model.name)
@@ -58,14 +60,14 @@ def raw_columns_needed(params: ModelParams) -> list[str]:
     return dataset.raw_columns(columns_needed(params.inputs, dataset.features, tuple(dataset.derived)))
 
 
-def export(model: keras.Model, params: ModelParams, statistics: dict, facts: dict, folder: Path) -> None:
+def export(model: keras.Model, params: ModelParams, normalization: Normalization, facts: dict, folder: Path) -> None:
     """Write `model.keras`, `model.weights.h5` and `saved_model/` into `folder`.
 
     facts: what the exports say of their origin; `saved_model/assets.extra/origin.json` holds it.
     """
     model.save(folder / "model.keras")
     model.save_weights(folder / "model.weights.h5")
-    serving_model(model, params, statistics).export(folder / "saved_model", format="tf_saved_model", verbose=False)
+    serving_model(model, params, normalization).export(folder / "saved_model", format="tf_saved_model", verbose=False)
     extra = folder / "saved_model" / "assets.extra"
     extra.mkdir()
     write_json(extra / "origin.json", facts)
@@ -148,11 +150,10 @@ def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[s
             return dict(outputs)
 
 
-def describe_origin(schema: dict, seed: int) -> dict:
+def describe_origin(schema: PreparedSchema, seed: int) -> dict[str, Any]:
     """Return what an export says of its data."""
-    return {key: schema[key] for key in ("dataset", "source", "raw_sha256", "class_names", "target_unit")} | {
-        "seed": seed
-    }
+    stated = ("dataset", "source", "raw_sha256", "class_names", "target_unit")
+    return {key: getattr(schema, key) for key in stated} | {"seed": seed}
 
 
 export_task = task(export)

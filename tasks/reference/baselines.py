@@ -15,11 +15,12 @@ from models.common.features import get_input_view, get_target_view
 from runtime.errors import UserError
 from tasks.data.examples import check_views, true_class
 from tasks.data.raw import read_raw
-from tasks.data.schema import read_schema, read_split_rows
+from tasks.data.schema import PreparedSchema, read_schema, read_split_rows
 from tasks.evaluation.metrics import classification_metrics, regression_metrics
+from tasks.evaluation.metrics_files import BaselineMetrics, BaselineParameters, write_baselines
 
 
-def baseline(name: str, params: Baseline) -> tuple[dict, float]:
+def baseline(name: str, params: Baseline) -> tuple[BaselineMetrics, float]:
     """Fit baseline `name` on train and measure it on every split; return its figures and the seconds of the fit.
 
     It sees the float64 raw values of the rows of each split, in the order of the prepared table.
@@ -29,7 +30,7 @@ def baseline(name: str, params: Baseline) -> tuple[dict, float]:
     schema = read_schema(params.dataset)
     check_views(f"baselines.{name}", dataset, {name: params.inputs}, params.target)
     target = get_target_view(params.target)
-    table = read_raw(dataset, schema["raw_sha256"])
+    table = read_raw(dataset, schema.raw_sha256)
     columns = get_input_view(params.inputs).columns_of(dataset.features)
     data = {}
     for split, numbers in read_split_rows(dataset, schema, table.num_rows).items():
@@ -41,17 +42,17 @@ def baseline(name: str, params: Baseline) -> tuple[dict, float]:
     seconds = time.monotonic() - began
     measure = regression_metrics if target.task == "regression" else classification_metrics
     measured = {split: measure(true, estimator.predict(features)) for split, (features, true) in data.items()}
-    facts = {
-        "dataset": params.dataset,
-        "task": target.task,
-        "target": params.target,
-        "estimator": describe(estimator),
-        "source": schema["source"],
-        "raw_sha256": schema["raw_sha256"],
-        "parameters": {"total": count_parameters(estimator[-1])},
-        "metrics": measured,
-    }
-    return facts, seconds
+    metrics = BaselineMetrics(
+        dataset=params.dataset,
+        task=target.task,
+        target=params.target,
+        estimator=describe(estimator),
+        source=schema.source,
+        raw_sha256=schema.raw_sha256,
+        parameters=BaselineParameters(total=count_parameters(estimator[-1])),
+        metrics=measured,
+    )
+    return metrics, seconds
 
 
 def raw_features(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
@@ -60,7 +61,7 @@ def raw_features(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     return np.concatenate([value.reshape(len(value), -1) for value in values], axis=1).astype(np.float64)
 
 
-def raw_target(rows: pa.Table, column: str, target: Any, schema: dict) -> np.ndarray:
+def raw_target(rows: pa.Table, column: str, target: Any, schema: PreparedSchema) -> np.ndarray:
     """Return what is learnt, [rows]: float64 quantities as they are, or int64 classes."""
     values = to_values(rows[column])
     return values if target.task == "regression" else true_class(target.compute(values, schema))
@@ -104,4 +105,5 @@ def count_parameters(estimator) -> int:
     return 1
 
 
+write_baselines_task = task(write_baselines)
 baseline_task = task(task_run_name="baseline-{name}")(baseline)

@@ -17,11 +17,11 @@ from datasets import get_dataset
 from datasets.dataset import Dataset
 from models.common.registry import network_name
 from tasks.data.examples import to_columns, to_examples
-from tasks.data.files import write_json
 from tasks.data.normalization import normalize_splits
 from tasks.data.raw import read_raw
-from tasks.data.schema import read_schema, read_split_rows
+from tasks.data.schema import PreparedSchema, read_schema, read_split_rows
 from tasks.evaluation.evaluate import measure
+from tasks.evaluation.metrics_files import LectureRecipeMetrics, LectureRun, write_metrics
 from tasks.training.fit import fit
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class RawSplits:
 
     table: pa.Table
     rows: dict[str, np.ndarray]  # int64 numbers of raw rows, by split
-    schema: dict  # what `prepare` says of the data set
+    schema: PreparedSchema
 
 
 def read_raw_splits(dataset: Dataset) -> RawSplits:
@@ -42,7 +42,7 @@ def read_raw_splits(dataset: Dataset) -> RawSplits:
     Raises UserError when one of the files is missing, damaged, or of another source than the others.
     """
     schema = read_schema(dataset.name)
-    table = read_raw(dataset, schema["raw_sha256"])
+    table = read_raw(dataset, schema.raw_sha256)
     return RawSplits(table, read_split_rows(dataset, schema, table.num_rows), schema)
 
 
@@ -54,7 +54,7 @@ def train_once(
     tail: Fraction | None,
     seed: int,
     hardware: Hardware,
-) -> tuple[dict, pd.DataFrame]:
+) -> tuple[LectureRun, pd.DataFrame]:
     """Train model `name` by its lecture recipe once, and measure it.
 
     Args:
@@ -74,24 +74,29 @@ def train_once(
         splits[split] = to_examples(params, columns, data.schema)
     logger.info("%s: seed %d, %s", name, seed, normalization)
     keras.backend.clear_session()
-    network = network_name(name, data.schema["source"])
+    network = network_name(name, data.schema.source)
     fitted = fit(name, params, seed, hardware, splits["train"], splits["valid"], network)
     history = pd.DataFrame({"normalization": normalization, "seed": seed, **fitted.history})
     history.insert(2, "epoch", range(1, len(history) + 1))
-    metrics = {
-        "normalization": normalization,
-        "seed": seed,
-        "epochs": len(history),
-        "metrics": measure(fitted.model, params, data.schema, splits).metrics,
-    }
-    return metrics, history
+    metrics = measure(fitted.model, params, data.schema, splits).metrics
+    return LectureRun(normalization=normalization, seed=seed, epochs=len(history), metrics=metrics), history
 
 
-def write_lecture_recipe(name: str, schema: dict, runs: list[tuple[dict, pd.DataFrame]], folder: Path) -> None:
-    """Write `metrics.json` and `history.csv`, the metrics and the curves of every run of `train_once`."""
+def write_lecture_recipe(
+    name: str, schema: PreparedSchema, runs: list[tuple[LectureRun, pd.DataFrame]], folder: Path
+) -> None:
+    """Write `metrics.json` and `history.csv`, the metrics and the learning curves of every run.
+
+    Args:
+        name: of the model.
+        schema: of the data that it was trained on.
+        runs: what `train_once` returned.
+        folder: where the two files are put.
+    """
     metrics, histories = zip(*runs, strict=True)
-    facts = {"name": name, "source": schema["source"], "raw_sha256": schema["raw_sha256"], "runs": list(metrics)}
-    write_json(folder / "metrics.json", facts)
+    write_metrics(
+        LectureRecipeMetrics(name=name, source=schema.source, raw_sha256=schema.raw_sha256, runs=list(metrics)), folder
+    )
     pd.concat(histories).to_csv(folder / "history.csv", index=False)
 
 
