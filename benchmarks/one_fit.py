@@ -23,7 +23,7 @@ import numpy as np
 from config.params import ModelParams, Params, load_params
 from datasets import get_dataset
 from models.common.losses import get_loss
-from models.common.outputs import spread
+from models.common.outputs import broadcast_target
 from models.common.registry import build_model, output_shapes
 from models.common.weights import adapt_normalization
 from runtime.stderr import quiet_stderr
@@ -60,7 +60,7 @@ def fit_as_notes(
     steps = math.ceil(train.rows / recipe.fit.batch_size)
     model.compile(
         optimizer=make_optimizer(recipe.compile, steps * recipe.fit.epochs),
-        loss=spread(get_loss(recipe.compile.loss), outputs),
+        loss=broadcast_target(get_loss(recipe.compile.loss), outputs),
         loss_weights=recipe.compile.loss_weights if len(outputs) > 1 else None,
         metrics=metrics_of(recipe, outputs),
         **settings,
@@ -68,10 +68,10 @@ def fit_as_notes(
     clock = EpochClock()
     history = model.fit(
         train.x,
-        spread(train.target, outputs),
+        broadcast_target(train.target, outputs),
         epochs=recipe.fit.epochs,
         batch_size=recipe.fit.batch_size,
-        validation_data=(valid.x, spread(valid.target, outputs)),
+        validation_data=(valid.x, broadcast_target(valid.target, outputs)),
         verbose=0,
         callbacks=[clock],
     )

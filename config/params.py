@@ -39,7 +39,7 @@ from ruamel.yaml.events import (
 
 from config import paths
 from config.lockable import refuse_unwritable
-from config.names import build_arguments, dataset_files, families, views
+from config.names import build_arguments, dataset_files, definitions, families
 from runtime.disk import refuse_unless_file
 from runtime.errors import UserError, shortened, unknown_name
 from runtime.process_pool import usable_cores
@@ -241,7 +241,7 @@ class Fit(Section):
     epochs: Epochs
     batch_size: Annotated[int, Field(gt=0, le=MOST_BATCH)]
     class_weight: Literal["balanced"] | dict[str, Weight] | None = None  # by name of the class, 1 for those not named
-    sample_weight: str | None = None  # a view of models/common/features.py; multiplied by class_weight
+    sample_weight: str | None = None  # a sample weight of models/common/features.py; multiplied by class_weight
     early_stopping: EarlyStopping | None = None
     checkpoint: Checkpoint | None = None
     loss_ratio: bool = False  # log the loss on valid divided by that on train
@@ -251,7 +251,7 @@ class Fit(Section):
     @field_validator("sample_weight")
     @classmethod
     def weight_exists(cls, name: str | None, info: ValidationInfo) -> str | None:
-        return name and known_view("weight", "WEIGHT_VIEWS", name, info)
+        return name and known_definition("sample weight", "SAMPLE_WEIGHTS", name, info)
 
     @field_validator("profile_batches", mode="before")
     @classmethod
@@ -288,8 +288,8 @@ class ModelParams(Section):
     dataset: str
     task: Task
     family: str  # the module of models/ that builds it
-    inputs: dict[Name, str] = Field(min_length=1)  # name of each input of the network: view of a prepared row
-    target: str  # view of a prepared row that is learnt, by every output
+    inputs: dict[Name, str] = Field(min_length=1)  # name of each input of the network: its feature
+    target: str  # what every output learns
     build: Arguments = {}  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
@@ -304,15 +304,15 @@ class ModelParams(Section):
 
     @field_validator("inputs")
     @classmethod
-    def input_views_exist(cls, inputs: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    def features_exist(cls, inputs: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         for name in inputs.values():
-            known_view("input", "INPUT_VIEWS", name, info)
+            known_definition("feature", "FEATURES", name, info)
         return inputs
 
     @field_validator("target")
     @classmethod
-    def target_view_exists(cls, name: str, info: ValidationInfo) -> str:
-        return known_view("target", "TARGET_VIEWS", name, info)
+    def target_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_definition("target", "TARGETS", name, info)
 
     @field_validator("build")
     @classmethod
@@ -333,11 +333,11 @@ class ModelParams(Section):
         return self
 
 
-def known_view(kind: str, dictionary: str, name: str, info: ValidationInfo) -> str:
-    """Return `name`; raises ValueError where `dictionary` of models/common/features.py has no such view."""
-    known = views(info.context, dictionary) if info.context else None
+def known_definition(kind: str, dictionary: str, name: str, info: ValidationInfo) -> str:
+    """Return `name`; raises ValueError where `dictionary` of models/common/features.py does not define it."""
+    known = definitions(info.context, dictionary) if info.context else None
     if known is not None and name not in known:
-        raise ValueError(unknown_name(f"{kind} view", name, known, "The views of models/common/features.py"))
+        raise ValueError(unknown_name(kind, name, known, f"The {kind}s of models/common/features.py"))
     return name
 
 
@@ -378,21 +378,21 @@ class Baseline(Section):
     """A model of scikit-learn on raw columns, to compare networks with."""
 
     dataset: str
-    inputs: str  # a view of columns
+    inputs: str  # a feature
     target: str
     estimator: Literal["dummy", "perceptron", "mlp"]
-    standardise: bool = False
+    standardize: bool = False
     arguments: Arguments = {}  # keyword arguments of the estimator
 
     @field_validator("inputs")
     @classmethod
-    def input_view_exists(cls, name: str, info: ValidationInfo) -> str:
-        return known_view("input", "INPUT_VIEWS", name, info)
+    def feature_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_definition("feature", "FEATURES", name, info)
 
     @field_validator("target")
     @classmethod
-    def target_view_exists(cls, name: str, info: ValidationInfo) -> str:
-        return known_view("target", "TARGET_VIEWS", name, info)
+    def target_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_definition("target", "TARGETS", name, info)
 
     @field_validator("arguments")
     @classmethod

@@ -268,7 +268,7 @@ def check_and_train(name: str) -> None:
         ("housing_mlp", "target", "is_setosa", "'is_setosa' is for iris"),
         ("iris_perceptron", "target", "class", "'binary' does not fit target 'class'; use 'multiclass'"),
         ("iris_perceptron", "family", "mpl", "unknown family 'mpl'. Did you mean 'mlp'"),
-        ("iris_perceptron", "inputs", {"x": "pixels"}, r"models\.iris_perceptron\.inputs: unknown input view 'pixels'"),
+        ("iris_perceptron", "inputs", {"x": "pixels"}, r"models\.iris_perceptron\.inputs: unknown feature 'pixels'"),
         ("linear_neuron", "probes", {"a": {"y": 1}}, "probes.a: gives y; the exported model takes x"),
         ("fashion_mlp", "probes", {"a": {"image": 1}}, "'image' of fashion_mnist is a picture"),
     ],

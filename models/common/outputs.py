@@ -19,12 +19,12 @@ def named_outputs(outputs: Any) -> dict[str, Any]:
     return {MAIN_OUTPUT: outputs[MAIN_OUTPUT], **outputs} if isinstance(outputs, dict) else {MAIN_OUTPUT: outputs}
 
 
-def spread(target: Any, outputs: Iterable[str]) -> Any:
+def broadcast_target(target: Any, outputs: Iterable[str]) -> Any:
     """Return what Keras compares with the outputs: the target, or it by name where there are several outputs."""
     names = list(outputs)
     return dict.fromkeys(names, target) if len(names) > 1 else target
 
 
-def figure_prefix(output: str) -> str:
+def metric_prefix(output: str) -> str:
     """Return what stands before the figures of `output`: nothing for the main one."""
     return "" if output == MAIN_OUTPUT else f"{output}_"

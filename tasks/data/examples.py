@@ -11,7 +11,7 @@ from config import paths
 from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import Dataset, to_values
-from models.common.features import columns_needed, compute_inputs, get_target_view, get_weight_view
+from models.common.features import columns_needed, compute_inputs, get_sample_weight, get_target
 from models.common.outputs import network_input
 from runtime.errors import UserError
 from tasks.data.files import read_table
@@ -39,7 +39,7 @@ class Examples:
     def rows(self) -> int:
         return len(self.target)
 
-    def head(self) -> "Examples":
+    def first_rows(self) -> "Examples":
         return self
 
     def take(self, rows: np.ndarray) -> "Examples":
@@ -100,7 +100,7 @@ def to_examples(
     """
     dataset = get_dataset(params.dataset)
     labels = columns[dataset.target]
-    target = get_target_view(params.target).compute(labels, schema)
+    target = get_target(params.target).compute(labels, schema)
     inputs = {
         name: np.asarray(values) for name, values in compute_inputs(params.inputs, columns, dataset.features).items()
     }
@@ -130,7 +130,7 @@ def row_weights(
     """Return the product of the recipe's class_weight and sample_weight, float32 [rows]; None without either."""
     weights = np.ones(len(labels), np.float32)
     if params.fit.sample_weight:
-        weights = weights * get_weight_view(params.fit.sample_weight)(labels, schema)
+        weights = weights * get_sample_weight(params.fit.sample_weight)(labels, schema)
     if by_class:
         weights = weights * np.array([by_class[k] for k in true_class(target).tolist()])
     return weights.astype(np.float32) if params.fit.sample_weight or by_class else None
@@ -140,7 +140,7 @@ def class_names(params: ModelParams, schema: PreparedSchema) -> list[str]:
     """Return the names of the classes that the model tells apart; empty for a regression."""
     if params.task == "regression":
         return []
-    return list(get_target_view(params.target).class_names or schema.class_names or ())
+    return list(get_target(params.target).class_names or schema.class_names or ())
 
 
 def true_class(target: np.ndarray) -> np.ndarray:
@@ -150,7 +150,7 @@ def true_class(target: np.ndarray) -> np.ndarray:
     return target.reshape(-1).astype(np.int64)
 
 
-def check_views(section: str, dataset: Dataset, inputs: dict[str, str], target_name: str) -> list[str]:
+def check_features(section: str, dataset: Dataset, inputs: dict[str, str], target_name: str) -> list[str]:
     """Raise UserError unless the views suit `dataset`; return the raw columns that they need.
 
     section: of params.yaml, for the message. inputs: name of an input: name of its view.
@@ -160,7 +160,7 @@ def check_views(section: str, dataset: Dataset, inputs: dict[str, str], target_n
     except UserError as error:
         raise UserError(f"{paths.PARAMS}: {section}.inputs: {error}") from None
     try:
-        target = get_target_view(target_name)
+        target = get_target(target_name)
     except UserError as error:
         raise UserError(f"{paths.PARAMS}: {section}.target: {error}") from None
     if target.dataset not in (None, dataset.name):

@@ -12,7 +12,7 @@ from config import paths
 from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import to_values
-from models.common.features import get_target_view
+from models.common.features import get_target
 from runtime.errors import UserError
 from tasks.data.examples import Columns, Examples, class_weights, read_examples, to_columns, to_examples
 from tasks.data.files import open_table
@@ -50,18 +50,18 @@ class Stream:
             self.errors.append(error)
             raise
 
-    def see(self, columns: Columns) -> Examples:
+    def to_examples(self, columns: Columns) -> Examples:
         """Return rows of `read` as the model sees them."""
         return to_examples(self.params, columns, self.schema, self.by_class)
 
-    def head(self) -> Examples:
+    def first_rows(self) -> Examples:
         """Return the first row group."""
-        return self.see(self.read(0))
+        return self.to_examples(self.read(0))
 
     def parts(self) -> Iterator[Examples]:
         """Yield all rows, a row group at a time, in the order of the file."""
         for group in range(self.groups):
-            yield self.see(self.read(group))
+            yield self.to_examples(self.read(group))
 
 
 Split = Examples | Stream
@@ -83,7 +83,7 @@ def open_split(params: ModelParams, split: str, memory: int) -> Split:
         return read_examples(params, split)
     stream = Stream(params, path, rows, read_schema(params.dataset), {})
     check_rows(path, rows, stream.schema.rows.of(split), stage)
-    head = stream.head()
+    head = stream.first_rows()
     size = rows * sum(values.nbytes for values in head.inputs.values()) // head.rows
     if size <= memory:
         return read_examples(params, split)
@@ -102,11 +102,11 @@ def read_class_weights(params: ModelParams, path: Path, stage: str, schema: Prep
     name = get_dataset(params.dataset).target
     with open_table(path, stage) as file:
         labels = to_values(file.read(columns=[name])[name])
-    return class_weights(params, get_target_view(params.target).compute(labels, schema), schema)
+    return class_weights(params, get_target(params.target).compute(labels, schema), schema)
 
 
 @contextmanager
-def telling_read_errors(*splits: Split) -> Iterator[None]:
+def raise_read_errors(*splits: Split) -> Iterator[None]:
     """Raise what reading one of `splits` raised in the block, in place of the error that TensorFlow makes of it."""
     try:
         yield

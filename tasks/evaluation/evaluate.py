@@ -11,7 +11,7 @@ import pandas as pd
 from prefect import task
 
 from config.params import ModelParams
-from models.common.outputs import figure_prefix, named_outputs, spread
+from models.common.outputs import broadcast_target, metric_prefix, named_outputs
 from tasks.data.examples import class_names, true_class
 from tasks.data.schema import BATCH_ROWS, PreparedSchema
 from tasks.data.streaming import Split, open_split
@@ -54,14 +54,14 @@ def measure(model: keras.Model, params: ModelParams, schema: PreparedSchema, spl
     for split, examples in splits.items():
         returned, target, index = predict(model, examples)
         outputs = named_outputs(returned)
-        metrics[split] = {"loss": float(model.compute_loss(y=spread(target, outputs), y_pred=returned))}
+        metrics[split] = {"loss": float(model.compute_loss(y=broadcast_target(target, outputs), y_pred=returned))}
         for name, output in outputs.items():
             measured = (
                 classification_metrics(true_class(target), predicted_class(output))
                 if names
                 else regression_metrics(target, output)
             )
-            metrics[split] |= {f"{figure_prefix(name)}{metric}": value for metric, value in measured.items()}
+            metrics[split] |= {f"{metric_prefix(name)}{metric}": value for metric, value in measured.items()}
     predictions = to_predictions(index, target, outputs, names)
     if names:
         return Evaluation(metrics, metrics_per_class(predictions, names), {}, predictions)
@@ -93,7 +93,7 @@ def to_predictions(
     true = true_class(target) if names else target.reshape(-1)
     frame: dict[str, Any] = {"index": index, "true": true}
     for name, output in outputs.items():
-        start = figure_prefix(name)
+        start = metric_prefix(name)
         if not names:
             frame[f"{start}predicted"] = output.reshape(-1)
             continue

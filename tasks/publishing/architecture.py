@@ -12,19 +12,19 @@ import keras
 import numpy as np
 from prefect import task
 
+from models.common.layers import convolutions
 from models.common.outputs import named_outputs, network_input
-from models.common.weights import all_layers
 from tasks.data.streaming import Split
 from tasks.publishing.records import Graph, Layer, write_graph
 
-MOST_MAPS = 16  # of a layer's channels
+MAX_MAPS = 16  # of a layer's channels
 
 
 def write_network(model: keras.Model, valid: Split, folder: Path) -> None:
     """Write `network/` into `folder`; the picture that is looked at is the first one of `valid`."""
     own = folder / "network"
     own.mkdir()
-    first = valid.head().take(np.arange(1))
+    first = valid.first_rows().take(np.arange(1))
     layers, links = describe(model, first.inputs)
     write_graph(Graph(layers=layers, links=links, index=int(first.index[0])), folder)
     np.savez_compressed(own / "filters.npz", **filters(model, links, list(first.inputs)))  # type: ignore[arg-type]
@@ -93,25 +93,27 @@ def activation(operation: keras.Operation) -> str | None:
     return None if name == "linear" else name
 
 
-def convolutions(model: keras.Model) -> list[keras.layers.Conv2D]:
-    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.Conv2D)]
+def image_convolutions(model: keras.Model) -> list[keras.layers.Conv2D]:
+    return [layer for layer in convolutions(model) if isinstance(layer, keras.layers.Conv2D)]
 
 
 def filters(model: keras.Model, links: list[list[str]], inputs: list[str]) -> dict[str, np.ndarray]:
     """Return by name the kernel, float32 [height, width, channels, filters], of each convolution that sees an input."""
     first = {reader for source, reader in links if source in inputs}
     return {
-        layer.name: keras.ops.convert_to_numpy(layer.kernel) for layer in convolutions(model) if layer.name in first
+        layer.name: keras.ops.convert_to_numpy(layer.kernel)
+        for layer in image_convolutions(model)
+        if layer.name in first
     }
 
 
 def feature_maps(model: keras.Model, x: Any) -> dict[str, np.ndarray]:
-    """Return what each convolution makes of the one row `x`: its first channels, float16 [height, width, MOST_MAPS].
+    """Return what each convolution makes of the one row `x`: its first channels, float16 [height, width, MAX_MAPS].
 
     Each layer's own `call` notes what it returns, which works whatever the network is built of.
     """
     seen: dict[str, np.ndarray] = {}
-    layers = convolutions(model)
+    layers = image_convolutions(model)
     for layer in layers:
         layer.call = noting(layer, seen)
     try:
@@ -127,7 +129,7 @@ def noting(layer: keras.Layer, seen: dict[str, np.ndarray]) -> Any:
 
     def noted(inputs: Any) -> Any:
         output = call(inputs)
-        seen[layer.name] = keras.ops.convert_to_numpy(output)[0, ..., :MOST_MAPS].astype(np.float16)
+        seen[layer.name] = keras.ops.convert_to_numpy(output)[0, ..., :MAX_MAPS].astype(np.float16)
         return output
 
     return noted

@@ -84,7 +84,7 @@ class Sample:
 
 def sample_outputs(model: keras.Model, valid: Split) -> Sample:
     """Return what `model` makes of the first COMPARED_ROWS rows of the valid split."""
-    first = valid.head().take(np.arange(min(COMPARED_ROWS, valid.rows)))
+    first = valid.first_rows().take(np.arange(min(COMPARED_ROWS, valid.rows)))
     return Sample(model.name, first.index, named_outputs(model.predict(first.x, verbose=0)))
 
 

@@ -11,9 +11,9 @@ from config import paths
 from config.params import Baseline
 from datasets import get_dataset
 from datasets.dataset import to_values
-from models.common.features import get_input_view, get_target_view
+from models.common.features import get_feature, get_target
 from runtime.errors import UserError
-from tasks.data.examples import check_views, true_class
+from tasks.data.examples import check_features, true_class
 from tasks.data.raw import read_raw
 from tasks.data.schema import PreparedSchema, read_schema, read_split_rows
 from tasks.evaluation.metrics import classification_metrics, regression_metrics
@@ -28,10 +28,10 @@ def baseline(name: str, params: Baseline) -> tuple[BaselineMetrics, float]:
     """
     dataset = get_dataset(params.dataset)
     schema = read_schema(params.dataset)
-    check_views(f"baselines.{name}", dataset, {name: params.inputs}, params.target)
-    target = get_target_view(params.target)
+    check_features(f"baselines.{name}", dataset, {name: params.inputs}, params.target)
+    target = get_target(params.target)
     table = read_raw(dataset, schema.raw_sha256)
-    columns = get_input_view(params.inputs).columns_of(dataset.features)
+    columns = get_feature(params.inputs).columns_of(dataset.features)
     data = {}
     for split, numbers in read_split_rows(dataset, schema, table.num_rows).items():
         rows = table.take(numbers)
@@ -88,7 +88,7 @@ def make_estimator(name: str, params: Baseline, task_name: str):
         estimator._validate_params()
     except (TypeError, ValueError) as error:
         raise UserError(f"{paths.PARAMS}: baselines.{name}.arguments: {error}") from None
-    return make_pipeline(StandardScaler(), estimator) if params.standardise else make_pipeline(estimator)
+    return make_pipeline(StandardScaler(), estimator) if params.standardize else make_pipeline(estimator)
 
 
 def describe(pipeline) -> str:

@@ -28,6 +28,7 @@ from filelock import FileLock
 
 from config import paths
 from config.params import Execution, Fit, Hardware
+from models.common.layers import convolutions
 from runtime.errors import UserError
 
 # Steps of a training after which compiling them by XLA has paid.
@@ -136,7 +137,7 @@ def has_gpu() -> bool:
 
 
 def has_convolutions(model: keras.Model) -> bool:
-    return any("Conv" in type(layer).__name__ for layer in model.layers)
+    return bool(convolutions(model))
 
 
 class ChosenPrecision(NamedTuple):

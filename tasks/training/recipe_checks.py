@@ -12,11 +12,11 @@ from prefect import task
 from config import paths
 from config.params import ModelParams
 from datasets import get_dataset
-from models.common.features import get_target_view, get_weight_view
+from models.common.features import get_sample_weight, get_target
 from models.common.outputs import Shapes
 from models.common.registry import build_model, output_shapes
 from runtime.errors import UserError, unknown_name
-from tasks.data.examples import check_views
+from tasks.data.examples import check_features
 
 # What the last layer must be for a loss to mean what it says.
 OUTPUT_ACTIVATION = {
@@ -53,8 +53,8 @@ def fault(name: str, key: str, message: str) -> UserError:
 def check_recipe(name: str, params: ModelParams) -> None:
     """Raise UserError unless the views of model `name` suit its data set, and its task and probes the views."""
     dataset = get_dataset(params.dataset)
-    needed = check_views(f"models.{name}", dataset, params.inputs, params.target)
-    target = get_target_view(params.target)
+    needed = check_features(f"models.{name}", dataset, params.inputs, params.target)
+    target = get_target(params.target)
     if params.task != target.task:
         raise fault(name, "task", f"{params.task!r} does not fit target {params.target!r}; use {target.task!r}.")
     wanted = LABELS.get(params.compile.loss, target.labels)
@@ -63,7 +63,7 @@ def check_recipe(name: str, params: ModelParams) -> None:
         raise fault(name, "compile.loss", f"{message} {target.labels} labels; use target {TARGETS[wanted]!r}.")
     if params.fit.sample_weight:
         try:
-            get_weight_view(params.fit.sample_weight)
+            get_sample_weight(params.fit.sample_weight)
         except UserError as error:
             raise fault(name, "fit.sample_weight", str(error)) from None
     check_class_weight(name, params)
@@ -78,7 +78,7 @@ def check_recipe(name: str, params: ModelParams) -> None:
 
 def check_class_weight(name: str, params: ModelParams) -> None:
     if isinstance(params.fit.class_weight, dict):
-        target, dataset = get_target_view(params.target), get_dataset(params.dataset)
+        target, dataset = get_target(params.target), get_dataset(params.dataset)
         classes = target.class_names or dataset.class_names or ()
         for label in params.fit.class_weight:
             if label not in classes:
