@@ -1,4 +1,4 @@
-"""Stream: a split too large for memory, read from its Parquet file a row group at a time."""
+"""Streams: splits too large for memory, read from their Parquet file one row group at a time."""
 
 import logging
 from collections.abc import Iterator
@@ -24,23 +24,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows of one split, left on disk. Its memory does not grow with them."""
+    """Rows of one split that stay on disk.
+
+    by_class: the weight of each class. errors: those of `read`, which TensorFlow replaces by its own.
+    """
 
     params: ModelParams
     path: Path
     rows: int
     schema: PreparedSchema
-    by_class: dict[int, float]  # how much each class counts
-    errors: list[UserError] = field(default_factory=list)  # of `read`
+    by_class: dict[int, float]
+    errors: list[UserError] = field(default_factory=list)
 
     @property
     def groups(self) -> int:
         return -(-self.rows // GROUP_ROWS)
 
     def read(self, group: int) -> Columns:
-        """Return the prepared columns of a row group that the model needs, and the target.
+        """Return the columns of a row group that the model needs, with the target and the index.
 
-        Raises UserError when the file is damaged or not as `prepare` writes it.
+        Raises UserError where the file is damaged or not as `prepare` writes it.
         """
         try:
             with open_table(self.path, f"prepare@{self.params.dataset}") as file:
@@ -51,7 +54,7 @@ class Stream:
             raise
 
     def to_examples(self, columns: Columns) -> Examples:
-        """Return rows of `read` as the model sees them."""
+        """Turn rows of `read` into examples for the model."""
         return to_examples(self.params, columns, self.schema, self.by_class)
 
     def first_rows(self) -> Examples:
@@ -68,23 +71,26 @@ Split = Examples | Stream
 
 
 def open_split(params: ModelParams, split: str, memory: int) -> Split:
-    """Return a split ("train", "valid" or "test") as model `params` sees it.
+    """Open a split for a model: in memory, or as a stream.
 
-    memory: bytes; where the model's inputs would take more, the rows stay on disk.
-    Raises UserError as `read_examples` does.
+    Args:
+        params: the model's recipe.
+        split: "train", "valid" or "test".
+        memory: bytes; if the inputs take more, the rows stay on disk.
+
+    Raises:
+        UserError: the file is missing or not as `prepare` writes it.
     """
     path, stage = paths.prepared_table(params.dataset, split), f"prepare@{params.dataset}"
     with open_table(path, stage) as file:
         rows = file.metadata.num_rows
         groups = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-    if not rows:
-        return read_examples(params, split)  # which says so
     if rows <= GROUP_ROWS:
         return read_examples(params, split)
     stream = Stream(params, path, rows, read_schema(params.dataset), {})
     check_rows(path, rows, stream.schema.rows.of(split), stage)
-    head = stream.first_rows()
-    size = rows * sum(values.nbytes for values in head.inputs.values()) // head.rows
+    first = stream.first_rows()
+    size = rows * sum(values.nbytes for values in first.inputs.values()) // first.rows
     if size <= memory:
         return read_examples(params, split)
     if any(group != GROUP_ROWS for group in groups[:-1]):
@@ -92,7 +98,7 @@ def open_split(params: ModelParams, split: str, memory: int) -> Split:
             f"{path}: its row groups are not of {GROUP_ROWS} rows, which streaming needs. "
             f"Run `dvc repro --force {stage}`."
         )
-    logger.info("%s: %d rows of %.1f GB are read from disk, a part at a time", path, rows, size / 1e9)
+    logger.info("%s: streaming %d rows (%.1f GB) from disk", path, rows, size / 1e9)
     return Stream(params, path, rows, stream.schema, read_class_weights(params, path, stage, stream.schema))
 
 
@@ -107,7 +113,7 @@ def read_class_weights(params: ModelParams, path: Path, stage: str, schema: Prep
 
 @contextmanager
 def raise_read_errors(*splits: Split) -> Iterator[None]:
-    """Raise what reading one of `splits` raised in the block, in place of the error that TensorFlow makes of it."""
+    """Raise the error of reading a split in the block, instead of the error that TensorFlow turns it into."""
     try:
         yield
     except Exception:

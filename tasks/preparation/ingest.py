@@ -1,4 +1,4 @@
-"""Ingest: bring a data set's rows, exactly as the source gives them, into data/raw."""
+"""Ingest: store the rows of a data set in data/raw, exactly as its source gives them."""
 
 import logging
 from pathlib import Path
@@ -19,10 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 def fetch(dataset: Dataset, source: str) -> pa.Table:
-    """Return the rows of `source` ("real" or "sample") with exactly the data set's schema.
+    """Return the raw rows of a data set.
 
-    Raises SourceUnreachableError without a network, UserError where the cache is damaged, the rows are
-    not those of the published data set (by SHA-256), or they are not what the data set's own file states.
+    Args:
+        dataset: whose rows.
+        source: "real" or "sample".
+
+    Raises:
+        SourceUnreachableError: the source does not answer.
+        UserError: the cache is damaged, the rows are not those of the published data set (by SHA-256), or they
+            contradict the data set's file.
     """
     logger.info("fetching %s (%s)", dataset.name, source)
     if source == "sample":
@@ -31,7 +37,7 @@ def fetch(dataset: Dataset, source: str) -> pa.Table:
         return table
     download(dataset)
     table = dataset.fetch()
-    if dataset.cache is None:  # there is none that may be damaged: the rows are its file's own
+    if dataset.cache is None:  # without a cache that may be damaged, the data set's own file is wrong
         check_returned(dataset, "fetch", table)
     found = checksum(table)
     if found != dataset.sha256:
@@ -47,13 +53,19 @@ def fetch(dataset: Dataset, source: str) -> pa.Table:
 
 
 def check_returned(dataset: Dataset, function: str, table: pa.Table) -> None:
-    """Raise UserError, naming the data set's file, unless `table` is what that file states; `function` returned it."""
+    """Raise UserError unless rows are as the data set's file states.
+
+    Args:
+        dataset: whose rows they are.
+        function: of that file, which returned them.
+        table: the rows.
+    """
     if wrong := what_is_wrong(dataset, table):
         raise UserError(f"datasets/{dataset.name}.py: {function}() returns {wrong}. Mend it there and run again.")
 
 
 def what_is_wrong(dataset: Dataset, table: pa.Table) -> str:
-    """Return in words how `table` differs from the schema and classes that the data set states; "" if it does not."""
+    """Return in words how `table` differs from the schema and classes of the data set; "" where it does not."""
     if not isinstance(table, pa.Table):
         return f"a {type(table).__name__}, not a pyarrow.Table"
     stated, found = ({field.name: field.type for field in schema} for schema in (dataset.schema, table.schema))
@@ -119,7 +131,7 @@ def write_raw(dataset: Dataset, source: str, table: pa.Table, folder: Path) -> N
 
 
 def is_unreachable(task, run, state) -> bool:  # noqa: ARG001 - Prefect calls it with these three
-    """Retry what the network may give a moment later, and nothing else."""
+    """Tell Prefect to retry only where the source may answer a moment later."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, SourceUnreachableError) and not isinstance(error, NoAnswerError)
 

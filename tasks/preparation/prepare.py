@@ -1,7 +1,7 @@
-"""Prepare: split a raw table and normalise its features; one Parquet file a split.
+"""Prepare: split raw rows and normalize their features; one Parquet file per split.
 
-A prepared table has the columns `index` (int64, the row's number in the raw table), the features
-(float32, pictures as tensors) and the target (int64 classes or a float32 quantity in its own unit).
+A prepared table has the columns `index` (int64, the number of the raw row), the features (float32, images as tensors)
+and the target (int64 classes, or a float32 quantity in its own unit).
 """
 
 import logging
@@ -30,17 +30,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` makes of a raw table, before it is written."""
+    """The prepared data before it is written. tables: by split."""
 
-    tables: dict[str, pa.Table]  # by split
+    tables: dict[str, pa.Table]
     normalization: Normalization
     schema: PreparedSchema
 
 
 def prepare(dataset: Dataset, params: DatasetParams, table: pa.Table, provenance: Provenance) -> Prepared:
-    """Split and normalise `table`. Raises UserError when a split would be empty or a class is unknown.
+    """Split and normalize raw rows.
 
-    provenance: what `ingest` says of `table`.
+    Args:
+        dataset: whose rows they are.
+        params: how they are prepared.
+        table: the raw rows.
+        provenance: of these rows.
+
+    Raises:
+        UserError: a split would be empty, or a class is unknown.
     """
     if table.num_rows != provenance.rows:
         path, message = paths.raw_provenance(dataset.name), f"is {provenance.rows}, but there are {table.num_rows}"
