@@ -404,7 +404,7 @@ class Baseline(Section):
         return arguments
 
 
-Figures = dict[Literal["train", "valid", "test", "probes"], dict[str, Number]]
+ReferenceMetrics = dict[Literal["train", "valid", "test", "probes"], dict[str, Number]]
 
 
 class Params(Section):
@@ -417,7 +417,7 @@ class Params(Section):
     models: dict[Name, ModelParams]
     baselines: dict[Name, Baseline] = {}
     lecture_recipes: dict[str, LectureRecipe] = {}
-    notes: dict[str, Figures] = {}  # what the lecture notes print for a model, shown beside our figures
+    notes: dict[str, ReferenceMetrics] = {}  # the published results of the lecture notes, by model
 
     @field_validator("datasets")
     @classmethod

@@ -1,4 +1,4 @@
-"""Evaluate: measure a trained model on every split; the only step that reads the test split."""
+"""Evaluate a trained model on every split; no other step of `train` reads the test split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,10 @@ from tasks.evaluation.metrics import (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics`: by split. `per_class` and `slices`: of the test split. `predictions`: one row a test row."""
+    """The metrics of a model.
+
+    metrics: by split. per_class, slices: of the test split. predictions: a row for each test row.
+    """
 
     metrics: dict[str, dict[str, float]]
     per_class: dict[str, ClassMetrics]
@@ -38,17 +41,31 @@ class Evaluation:
 def evaluate(
     model: keras.Model, params: ModelParams, schema: PreparedSchema, memory: int, train: Split, valid: Split
 ) -> Evaluation:
-    """Measure `model` on train, valid and test.
+    """Measure a model on train, valid and test.
 
-    schema: the prepared data set's schema.json. memory: bytes that test may take, or it stays on disk.
-    Raises UserError where the test split is damaged.
+    Args:
+        model: compiled with the loss of its recipe.
+        params: the recipe.
+        schema: of the prepared data.
+        memory: bytes; a larger test split is streamed from disk.
+        train, valid: the rows of these splits.
+
+    Raises:
+        UserError: the test split is missing or damaged.
     """
     test = open_split(params, "test", memory)
     return measure(model, params, schema, {"train": train, "valid": valid, "test": test})
 
 
 def measure(model: keras.Model, params: ModelParams, schema: PreparedSchema, splits: Mapping[str, Split]) -> Evaluation:
-    """Measure `model` on each of `splits`; the last of them gives the figures per class, slices and predictions."""
+    """Measure a model on some splits.
+
+    Args:
+        model: compiled with the loss of its recipe.
+        params: the recipe.
+        schema: of the prepared data.
+        splits: the rows by split. The last one gives the metrics per class, the slices and the predictions.
+    """
     names = class_names(params, schema)
     metrics = {}
     for split, examples in splits.items():
@@ -71,7 +88,7 @@ def measure(model: keras.Model, params: ModelParams, schema: PreparedSchema, spl
 
 
 def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Return what `model` says of every row, the rows' target and their index."""
+    """Return the predictions of `model` for all rows, their target and their index."""
     parts = [
         (model.predict(part.x, batch_size=BATCH_ROWS, verbose=0), part.target, part.index) for part in examples.parts()
     ]
@@ -79,16 +96,20 @@ def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, np.nd
 
 
 def predicted_class(output: np.ndarray) -> np.ndarray:
-    """Return int64 [rows]: the likeliest of several classes, or whether the only output is at least 0.5."""
+    """Return int64 [rows]: the most probable of several classes, or whether the only output is at least 0.5."""
     return output.argmax(axis=1) if output.shape[1] > 1 else (output[:, 0] >= 0.5).astype(np.int64)
 
 
 def to_predictions(
     index: np.ndarray, target: np.ndarray, outputs: dict[str, np.ndarray], names: list[str]
 ) -> pd.DataFrame:
-    """Return index, true and predicted of each row, and the probability of each class.
+    """Return the index, the true and predicted value of each row, and the probability of each class.
 
-    A further output has columns of its own, which begin with its name.
+    Args:
+        index: numbers of the raw rows.
+        target: of the rows.
+        outputs: by name. The columns of a further output begin with its name.
+        names: of the classes; none for a regression.
     """
     true = true_class(target) if names else target.reshape(-1)
     frame: dict[str, Any] = {"index": index, "true": true}

@@ -91,7 +91,7 @@ def describe_run(params: ModelParams, began: datetime, seconds: dict[str, float]
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest resident size of this process so far."""
+    """Return the largest resident size of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kilobytes
 
@@ -115,7 +115,7 @@ def git_commit() -> str | None:
 
 
 class Stopwatch:
-    """Measures the steps of a run, one after another."""
+    """Measures the seconds of consecutive steps."""
 
     def __init__(self) -> None:
         self.began = datetime.now(UTC)
@@ -123,7 +123,7 @@ class Stopwatch:
         self.first = self.last = time.monotonic()
 
     def lap(self, step: str) -> None:
-        """Note the seconds since the last lap as those of `step`."""
+        """Record the seconds since the last lap for `step`."""
         now = time.monotonic()
         self.laps[step], self.last = now - self.last, now
 

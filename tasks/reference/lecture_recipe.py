@@ -1,4 +1,4 @@
-"""Train a model by the recipe of the lecture notes, with several seeds and normalizations, to compare metrics."""
+"""Train a model by the recipe of the lecture notes with several seeds and normalizations, to compare its metrics."""
 
 import logging
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RawSplits:
-    """Raw rows, and which of them belong to each split of the prepared data set."""
+    """Raw rows and the splits of the prepared data. rows: int64 numbers of the raw rows of each split."""
 
     table: pa.Table
-    rows: dict[str, np.ndarray]  # int64 numbers of raw rows, by split
+    rows: dict[str, np.ndarray]
     schema: PreparedSchema
 
 
 def read_raw_splits(dataset: Dataset) -> RawSplits:
-    """Read the raw rows of `dataset`, divided as `prepare` has divided them.
+    """Read the raw rows of a data set and their splits.
 
-    Raises UserError when one of the files is missing, damaged, or of another source than the others.
+    Raises UserError where a file is missing, damaged, or of another source than the others.
     """
     schema = read_schema(dataset.name)
     table = read_raw(dataset, schema.raw_sha256)
@@ -55,16 +55,17 @@ def train_once(
     seed: int,
     hardware: Hardware,
 ) -> tuple[LectureRun, pd.DataFrame]:
-    """Train model `name` by its lecture recipe once, and measure it.
+    """Train a model once by the recipe of the lecture notes, and measure it.
 
     Args:
+        name: of the model.
         params: the model, with the compile and fit settings of the lecture recipe.
         data: the raw rows of its data set.
         normalization, tail: how their features are normalized (`tasks.data.normalization`).
         seed, hardware: as in `tasks.training.fit.fit`.
 
     Returns:
-        The metrics, and the history: a row an epoch.
+        The metrics, and the history with a row per epoch.
     """
     dataset = get_dataset(params.dataset)
     tables, _ = normalize_splits(dataset, data.table, data.rows, normalization, tail)
