@@ -182,6 +182,6 @@ DATASET = Dataset(
     generate=generate,
     limits=(
         "Product pictures of one shop, cut out, centered and shrunk to 28 by 28 gray pixels: they show no worn "
-        "clothes, color or fabric. The test pictures are of the same shop, so metrics are higher than on other pictures."
+        "clothes, color or fabric. The test pictures are of the same shop, so metrics are higher than elsewhere."
     ),
 )
