@@ -17,13 +17,24 @@ from prefect import task
 from config import paths
 from config.params import Params
 from runtime.errors import UserError
-from tasks.data.files import write_json
+from tasks.data.raw import Provenance
+from tasks.evaluation.metrics_files import ModelMetrics
 from tasks.report.charts import drawn_beside
 from tasks.report.dataset_page import describe_data
 from tasks.report.formatting import duration, number, percent, signed, sourced
-from tasks.report.index_page import SUMMARY, describe_overview, summarize
+from tasks.report.index_page import describe_overview, summarize
 from tasks.report.model_page import describe_model
-from tasks.report.read import Artifacts, Data, read_artifacts, read_baselines, read_data, read_lecture_recipe
+from tasks.report.read import (
+    Artifacts,
+    BaselineResult,
+    Data,
+    LectureRecipe,
+    read_artifacts,
+    read_baselines,
+    read_data,
+    read_lecture_recipe,
+)
+from tasks.report.summary import SummaryRow, write_summary
 
 TEMPLATES = Path(__file__).parent / "templates"
 bundle = partial(vl_convert.javascript_bundle, "window.vegaEmbed = vegaEmbed;")  # Vega for the pages' script
@@ -39,16 +50,16 @@ def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
     artifacts = {name: read_artifacts(name) for name in params.models}
     if all(read.metrics is None for read in artifacts.values()):
         raise UserError(f"{paths.ARTIFACTS}: there is no model to report on. Run `make pipeline` or `dvc repro` first.")
-    parities = {name: read_lecture_recipe(name) for name in params.lecture_recipes}
+    lecture_recipes = {name: read_lecture_recipe(name) for name in params.lecture_recipes}
     baselines = read_baselines(params)
     data = {name: read_data(name) for name in params.datasets}
-    summary = summarize(params, artifacts, parities, baselines)
+    summary = summarize(params, artifacts, lecture_recipes, baselines)
     if not endings and len(summary) == len(params.models) + len(params.baselines):
-        write_json(folder / SUMMARY, summary)
+        write_summary(summary, folder)
 
     with drawn_beside() as processes:
         script = processes.submit(bundle)  # which takes a second or two
-        pages = describe_pages(params, summary, artifacts, parities, baselines, data, endings)
+        pages = describe_pages(params, summary, artifacts, lecture_recipes, baselines, data, endings)
         write = page_writer(params, folder)
         for page in pages:  # as they are all described, their charts are being drawn
             write(page)
@@ -67,24 +78,24 @@ class Page:
 
 def describe_pages(
     params: Params,
-    summary: list[dict[str, Any]],
+    summary: list[SummaryRow],
     artifacts: dict[str, Artifacts],
-    parities: dict[str, dict | None],
-    baselines: dict[str, dict],
+    lecture_recipes: dict[str, LectureRecipe | None],
+    baselines: dict[str, BaselineResult],
     data: dict[str, Data],
     endings: dict[str, str],
 ) -> list[Page]:
     overview = describe_overview(params, summary, artifacts, data, endings)
-    pages = [Page("index.html", "overview.html.jinja", [row["source"] for row in summary], overview)]
+    pages = [Page("index.html", "overview.html.jinja", [row.source for row in summary], overview)]
     for name, read in artifacts.items():
         recipe = params.models[name]
         rivals = {
             other: rival
             for other, rival in baselines.items()
-            if (rival["dataset"], rival["target"]) == (recipe.dataset, recipe.target)
+            if (rival.metrics.dataset, rival.metrics.target) == (recipe.dataset, recipe.target)
         }
         ending = endings.get(f"train@{name}")
-        described = describe_model(read, params, data[recipe.dataset], parities.get(name), rivals, ending)
+        described = describe_model(read, params, data[recipe.dataset], lecture_recipes.get(name), rivals, ending)
         pages.append(Page(f"models/{name}.html", "model.html.jinja", sources_of(read.metrics), described))
     for name, known in data.items():
         used_by = [model for model, recipe in params.models.items() if recipe.dataset == name]
@@ -103,8 +114,8 @@ def comparison(params: Params, old: str, new: str, folder: Path) -> None:
         write_assets(folder / "assets", bundle())
 
 
-def sources_of(facts: dict[str, Any] | None) -> list[str]:
-    return [facts["source"]] if facts else []
+def sources_of(facts: ModelMetrics | Provenance | None) -> list[str]:
+    return [facts.source] if facts else []
 
 
 def page_writer(params: Params, folder: Path) -> Callable[[Page], None]:

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from tasks.evaluation.metrics import ClassMetrics, SliceMetrics
+
 FEWEST_EPOCHS = 5
 SETTLED_EPOCHS = 3  # validation is called stable or not by what it does after these
 UNSTABLE_RISE = 1.5  # times the lowest loss on valid until then
@@ -128,33 +130,33 @@ def count(epochs: int) -> str:
     return f"{epochs} epoch{'s' * (epochs != 1)}"
 
 
-def weak_classes(per_class: dict[str, dict[str, float]]) -> list[Finding]:
+def weak_classes(per_class: dict[str, ClassMetrics]) -> list[Finding]:
     """Return the classes whose F1 on test is far below the mean over the classes."""
     if not per_class:
         return []
-    mean = float(np.mean([figures["f1"] for figures in per_class.values()]))
+    mean = float(np.mean([figures.f1 for figures in per_class.values()]))
     return [
         Finding(
             "warning",
             f"weak on {name}",
-            f"F1 of {figures['f1']:.3f}, where the mean over the classes is {mean:.3f}: precision "
-            f"{figures['precision']:.3f}, recall {figures['recall']:.3f} on {figures['rows']:,} rows.",
+            f"F1 of {figures.f1:.3f}, where the mean over the classes is {mean:.3f}: precision "
+            f"{figures.precision:.3f}, recall {figures.recall:.3f} on {figures.rows:,} rows.",
         )
         for name, figures in per_class.items()
-        if figures["rows"] >= FEWEST_ROWS and figures["f1"] < mean - WEAK_F1
+        if figures.rows >= FEWEST_ROWS and figures.f1 < mean - WEAK_F1
     ]
 
 
-def weak_slices(slices: dict[str, dict[str, float]], rmse: float) -> list[Finding]:
+def weak_slices(slices: dict[str, SliceMetrics], rmse: float) -> list[Finding]:
     """Return the slices of the test rows whose RMSE is far above that of all rows."""
     return [
         Finding(
             "warning",
             f"weak where {name}",
-            f"RMSE of {figures['rmse']:.3f}, where that of all rows is {rmse:.3f}; predicted "
-            f"{abs(figures['bias']):.3f} too {'high' if figures['bias'] > 0 else 'low'} in the mean of "
-            f"{figures['rows']:,} rows.",
+            f"RMSE of {figures.rmse:.3f}, where that of all rows is {rmse:.3f}; predicted "
+            f"{abs(figures.bias):.3f} too {'high' if figures.bias > 0 else 'low'} in the mean of "
+            f"{figures.rows:,} rows.",
         )
         for name, figures in slices.items()
-        if figures["rows"] >= FEWEST_ROWS and figures["rmse"] > WEAK_ERROR * rmse
+        if figures.rows >= FEWEST_ROWS and figures.rmse > WEAK_ERROR * rmse
     ]

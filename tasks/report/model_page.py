@@ -12,12 +12,13 @@ from ruamel.yaml.compat import StringIO
 from config import paths
 from config.params import ModelParams, Params
 from datasets.dataset import Dataset, to_values
+from tasks.evaluation.metrics_files import BaselineMetrics, ModelMetrics
 from tasks.report import charts, classification, regression
 from tasks.report.diagnosis import SETTLED_EPOCHS, diagnose, weak_classes, weak_slices
 from tasks.report.formatting import MAIN_FIGURE, verdict
 from tasks.report.images import filter_tiles, sheet, to_png
 from tasks.report.network_diagram import draw
-from tasks.report.read import Artifacts, Data
+from tasks.report.read import Artifacts, BaselineResult, Data, LectureRecipe
 
 EXAMPLES = 3
 
@@ -26,8 +27,8 @@ def describe_model(
     read: Artifacts,
     params: Params,
     data: Data,
-    parity: dict | None,
-    baselines: dict[str, dict],
+    lecture_recipe: LectureRecipe | None,
+    baselines: dict[str, BaselineResult],
     ending: str | None,
 ) -> dict[str, Any]:
     """Return what the page of a model shows.
@@ -35,9 +36,9 @@ def describe_model(
     baselines: those that learn the same from the same data set. ending: of its training in a run that did not do it.
     """
     recipe, metrics = params.models[read.name], read.metrics
-    baselines = {name: other for name, other in baselines.items() if metrics and is_comparable(other, metrics)}
-    notes = comparable_notes(params, read.name, metrics["source"] if metrics else "real") or {}
-    task = metrics["task"] if metrics else recipe.task
+    baselines = {name: other for name, other in baselines.items() if metrics and is_comparable(other.metrics, metrics)}
+    notes = comparable_notes(params, read.name, metrics.source if metrics else "real") or {}
+    task = metrics.task if metrics else recipe.task
     figure, more_is_better = MAIN_FIGURE[task]
     page: dict[str, Any] = {
         "name": read.name,
@@ -52,15 +53,15 @@ def describe_model(
         "metrics": metrics,
         "run": read.run,
         "notes": notes,
-        "verdict": verdict(metrics["metrics"], notes, figure, more_is_better) if metrics else None,
-        "baselines": {name: other["metrics"]["test"][figure] for name, other in baselines.items()},
+        "verdict": verdict(metrics.metrics, notes, figure, more_is_better) if metrics else None,
+        "baselines": {name: other.metrics.metrics["test"][figure] for name, other in baselines.items()},
         "findings": [],
         "curves": [],
-        "lecture_recipe": describe_lecture_recipe(parity, figure, notes) if parity else None,
+        "lecture_recipe": describe_lecture_recipe(lecture_recipe, figure, notes) if lecture_recipe else None,
         "classes": None,
         "quantity": None,
         "examples": [],
-        "recipe": to_yaml((read.run or {}).get("recipe") or written(recipe)),
+        "recipe": to_yaml(read.run.recipe if read.run else written(recipe)),
         "network": describe_network(read) if read.graph else None,
     }
     if read.history is not None:
@@ -68,13 +69,13 @@ def describe_model(
         page["curves"] = [charts.learning_curves(read.history, name) for name in curve_columns(read.history, figure)]
     table = rows_of(metrics, data)
     if metrics and read.predictions is not None:
-        names = list(metrics["per_class"])
+        names = list(metrics.per_class)
         if names:
             page["classes"] = describe_classes(read.predictions, names, data.dataset, table)
-            page["findings"] += weak_classes(metrics["per_class"])
+            page["findings"] += weak_classes(metrics.per_class)
         else:
             page["quantity"] = describe_quantity(read.predictions, page["unit"], data.dataset, table)
-            page["findings"] += weak_slices(page["quantity"]["slices"], metrics["metrics"]["test"]["rmse"])
+            page["findings"] += weak_slices(page["quantity"]["slices"], metrics.metrics["test"]["rmse"])
         if table is not None:
             page["examples"] = examples(data.dataset, table, read.predictions.head(EXAMPLES), names)
     return page
@@ -92,7 +93,7 @@ def restores_best(recipe: ModelParams) -> bool:
 
 def is_out_of_date(read: Artifacts, recipe: ModelParams) -> bool:
     """Tell whether a model was trained by another recipe than the one that is in params.yaml now."""
-    return read.run is not None and read.run.get("recipe") not in (None, written(recipe))
+    return read.run is not None and read.run.recipe != written(recipe)
 
 
 def comparable_notes(params: Params, name: str, source: str) -> dict | None:
@@ -100,31 +101,31 @@ def comparable_notes(params: Params, name: str, source: str) -> dict | None:
     return params.notes.get(name) if source == "real" else None
 
 
-def is_comparable(baseline: dict[str, Any], metrics: dict[str, Any]) -> bool:
-    return all(baseline[key] == metrics[key] for key in ("task", "source"))
+def is_comparable(baseline: BaselineMetrics, metrics: ModelMetrics) -> bool:
+    return (baseline.task, baseline.source) == (metrics.task, metrics.source)
 
 
-def other_rows(metrics: dict | None, data: Data) -> list[str]:
+def other_rows(metrics: ModelMetrics | None, data: Data) -> list[str]:
     """Return a sentence where the rows that a model was trained on are not those that are there now."""
-    if not metrics or not data.provenance or metrics["raw_sha256"] == data.provenance["sha256"]:
+    if not metrics or not data.provenance or metrics.raw_sha256 == data.provenance.sha256:
         return []
     return [f"{paths.raw_table(data.dataset.name)} has other rows than those that the model was trained on."]
 
 
-def rows_of(metrics: dict | None, data: Data) -> pa.Table | None:
+def rows_of(metrics: ModelMetrics | None, data: Data) -> pa.Table | None:
     """Return the raw rows that the model's predictions count; None where those in data/raw are others."""
     return data.table if metrics and not other_rows(metrics, data) else None
 
 
-def skill(metrics: dict[str, Any], baselines: dict[str, dict]) -> float | None:
+def skill(metrics: ModelMetrics, baselines: dict[str, BaselineResult]) -> float | None:
     """Return the share of the best guess's error on train that the model avoids; None where it is not known.
 
     Of squares for a quantity (R2); of errors for classes, where the best guess is the worst of the baselines.
     """
-    train = metrics["metrics"]["train"]
-    if metrics["task"] == "regression":
+    train = metrics.metrics["train"]
+    if metrics.task == "regression":
         return train["r2"]
-    guesses = [other["metrics"]["train"]["accuracy"] for other in baselines.values()]
+    guesses = [other.metrics.metrics["train"]["accuracy"] for other in baselines.values()]
     return 1 - (1 - train["accuracy"]) / (1 - min(guesses)) if guesses and min(guesses) < 1 else None
 
 
@@ -134,20 +135,20 @@ def curve_columns(history: pd.DataFrame, figure: str) -> list[str]:
     return [name for name in ("loss", figure, *further) if f"val_{name}" in history]
 
 
-def describe_lecture_recipe(parity: dict, figure: str, notes: dict) -> dict[str, Any]:
-    """Return what the page shows of a model's runs by the notes' own recipe. parity: of `read_lecture_recipe`."""
-    history = parity["history"]
-    rows = []
-    for run in parity["runs"]:
-        mine = history[(history["normalization"] == run["normalization"]) & (history["seed"] == run["seed"])]
+def describe_lecture_recipe(recipe: LectureRecipe, figure: str, notes: dict) -> dict[str, Any]:
+    """Return what the page shows of a model's runs by the notes' own recipe. recipe: of `read_lecture_recipe`."""
+    history = recipe.history
+    rows: list[dict[str, Any]] = []
+    for run in recipe.runs:
+        mine = history[(history["normalization"] == run.normalization) & (history["seed"] == run.seed)]
         settled = mine[mine["epoch"] > SETTLED_EPOCHS][f"val_{figure}"]
         rows.append(
             {
-                "normalization": run["normalization"],
-                "seed": run["seed"],
-                "epochs": run["epochs"],
-                "valid": run["metrics"]["valid"][figure],
-                "test": {key: value for key, value in run["metrics"]["test"].items() if key.endswith(figure)},
+                "normalization": run.normalization,
+                "seed": run.seed,
+                "epochs": run.epochs,
+                "valid": run.metrics["valid"][figure],
+                "test": {key: value for key, value in run.metrics["test"].items() if key.endswith(figure)},
                 "highest": float(settled.max()) if len(settled) else None,
             }
         )
@@ -233,11 +234,11 @@ def describe_network(read: Artifacts) -> dict[str, Any]:
         return {"count": kind.shape[-1], "size": kind.shape[:2], "png": to_png(sheet(tiles))}
 
     return {
-        "layers": read.graph["layers"],
+        "layers": read.graph.layers,
         "drawing": draw(read.graph),
         "filters": {name: shown(filter_tiles(kernel), kernel) for name, kernel in read.filters.items()},
         "maps": {name: shown(np.moveaxis(values, -1, 0), values) for name, values in read.maps.items()},
-        "index": read.graph["index"],
+        "index": read.graph.index,
     }
 
 
