@@ -1,7 +1,7 @@
-"""Read: what the stages have written of each model and data set, and what of it is missing.
+"""Read what the stages have written of each model and data set, and note what is missing.
 
-A report is most wanted when something went wrong. So a file that is not there or damaged stops nothing: it is told on
-the page that would have shown it.
+A report is most useful when something went wrong. So a missing or damaged file stops nothing: the page that needs it
+names it.
 """
 
 from collections.abc import Callable, Iterable
@@ -80,6 +80,11 @@ class Data:
     statistics: dict[str, Any] | None
     rows: dict[str, np.ndarray]
     missing: list[str]
+
+    @property
+    def split_rows(self) -> dict[str, int]:
+        """The number of rows of each split; {} if they were not prepared."""
+        return dict(self.schema["rows"]) if self.schema else {}
 
 
 @dataclass

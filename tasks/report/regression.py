@@ -1,16 +1,16 @@
-"""Regression: what the test predictions of a model of a quantity show."""
+"""Regression: what the test predictions of a regression model show."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-FEWEST_ROWS = 100  # of which a quarter still says something
+MIN_ROWS = 100  # a quarter of fewer rows says little
 CELL_DEGREES = 0.25
 
 
-def figures(error: pd.Series) -> dict[str, Any]:
-    """Return RMSE, MAE, mean and number of some residuals, predicted - true."""
+def error_metrics(error: pd.Series) -> dict[str, Any]:
+    """Return RMSE, MAE, mean and number of residuals, predicted - true."""
     return {
         "rmse": float(np.sqrt((error**2).mean())),
         "mae": float(error.abs().mean()),
@@ -24,18 +24,18 @@ def residual(predictions: pd.DataFrame) -> pd.Series:
 
 
 def by_quarter(predictions: pd.DataFrame, features: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return the figures of each quarter of the test rows by each feature; {} for few rows.
+    """Return the metrics of each quarter of the test rows by each feature; {} for fewer than MIN_ROWS rows.
 
     features: of the test rows, in raw units. A feature with few values has fewer than four parts.
     """
-    if len(predictions) < FEWEST_ROWS:
+    if len(predictions) < MIN_ROWS:
         return {}
     error = residual(predictions).reset_index(drop=True)
     slices = {}
     for name, values in features.reset_index(drop=True).items():
         quarters = pd.qcut(values, 4, duplicates="drop")
         for quarter, rows in error.groupby(quarters, observed=True):
-            slices[f"{name} {quarter.left:g} to {quarter.right:g}"] = figures(rows)
+            slices[f"{name} {quarter.left:g} to {quarter.right:g}"] = error_metrics(rows)
     return slices
 
 
