@@ -47,6 +47,7 @@ from orchestration.progress import Progress, show_progress, summary
 from orchestration.resources import Machine, takes_gpu, this_machine, threads_of
 from orchestration.scheduler import DONE, Ending, Needs, Start, drive
 from orchestration.settings import override
+from orchestration.timeline import Timeline
 from runtime.disk import explain
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS, PIPELINE_RUN, STAGES_NOT_DONE
@@ -109,6 +110,7 @@ def run_graph(
     plan, before = read_plan(targets), locked_stages()
     endings: dict[str, Ending] = {}
     futures: dict[str, PrefectFuture] = {}
+    timeline = Timeline({stage: plan.needs[stage] for stage in plan.order})
     with show_progress(len(plan.order)) as progress, open_host(runner, address, params, jobs) as host:
         needs = {stage: Needs(threads_of(stage, params, host.machine), takes_gpu(stage)) for stage in plan.order}
 
@@ -119,6 +121,7 @@ def run_graph(
             def run_stage() -> State:
                 return bring_up_to_date(chosen, known, force, needs[chosen.stage].threads, host, progress)
 
+            timeline.started(chosen.stage)
             done = [futures[need] for need in plan.needs[chosen.stage] if endings[need] in DONE]
             stage_task = task(name=chosen.stage, task_run_name=chosen.stage)(run_stage)
             futures[chosen.stage] = stage_task.submit(return_state=False, wait_for=done)
@@ -127,6 +130,7 @@ def run_graph(
         def ending(stage: str, future: Any) -> Ending:
             future.wait()  # until then its state is not the last one
             endings[stage] = ENDINGS.get(future.state.name, "failed")
+            timeline.ended(stage, endings[stage])
             progress.ended(stage, endings[stage])
             return endings[stage]
 
@@ -141,6 +145,9 @@ def run_graph(
             raise
         finally:
             put_in_order(plan.order, before)
+            # An experiment leaves the report as it was.
+            if reports_failures and (fault := timeline.write()):
+                progress.tell(fault)
         if reports_failures and endings.get("report") == "not run":
             report_failures(endings, host, progress)
         told = summary(endings, time.monotonic() - began)

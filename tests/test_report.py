@@ -26,11 +26,11 @@ from tasks.evaluation.metrics import ClassMetrics, SliceMetrics
 from tasks.evaluation.metrics_files import LectureRun
 from tasks.publishing.records import Graph, Layer
 from tasks.report.build import report
-from tasks.report.charts import drawn_beside
-from tasks.report.classification import calibration, confusion, worst_mistakes
+from tasks.report.charts import chart_pool
+from tasks.report.classification import calibration, confusion, most_confident_errors
 from tasks.report.diagnosis import diagnose, weak_classes, weak_slices
 from tasks.report.drift import compare_splits, far_out
-from tasks.report.formatting import duration, number, sourced, verdict
+from tasks.report.formatting import duration, number, sourced
 from tasks.report.model_page import describe_lecture_recipe
 from tasks.report.network_diagram import draw
 from tasks.report.read import LectureRecipe
@@ -156,7 +156,7 @@ def test_a_chart_zooms_with_ctrl_and_the_wheel_and_leaves_the_wheel_to_the_page(
         return sorted(text for axis in texts(browser, f"{chart} .role-axis-label") for text in axis.split("\n"))
 
     show(browser, repo / "reports/models/housing_mlp.html")
-    for chart in ("[aria-labelledby=diagnosis] figure.chart", "[aria-labelledby=quantity] figure.chart"):
+    for chart in ("[aria-labelledby=diagnosis] figure.chart", "[aria-labelledby=regression] figure.chart"):
         figure = browser.find_element("css selector", chart)
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
         ActionChains(browser).move_to_element(figure).perform()
@@ -249,7 +249,7 @@ def test_the_figures_worked_out_for_the_page_are_those_of_the_rows(browser, repo
     show(browser, repo / "reports/models/housing_mlp.html")
     shown = [
         [cell.text for cell in row.find_elements("css selector", "th, td")]
-        for row in browser.find_elements("css selector", "[aria-label^='Figures by quarter'] tbody tr")
+        for row in browser.find_elements("css selector", "[aria-label^='Metrics by quarter'] tbody tr")
     ]
     errors = (rows["predicted"].astype(float) - rows["true"].astype(float)).to_numpy()
     for column in ("MedInc", "Latitude"):
@@ -385,7 +385,7 @@ def test_a_model_trained_by_another_recipe_than_the_one_there_is_says_so(broken,
 def test_a_model_that_failed_in_the_last_run_says_so(broken, browser):
     folder = make_report(broken, iris_mlp="failed")
     show(browser, folder / "models/iris_mlp.html")
-    assert "failed in the last run: what follows is of an earlier one" in texts(browser, "main")[0]
+    assert "failed in the last run; this page shows an earlier one" in texts(browser, "main")[0]
     show(browser, folder / "index.html")
     assert "failed" in next(row for row in texts(browser, "#all tbody tr") if row.startswith("iris_mlp"))
     assert not (folder / "summary.json").exists()
@@ -526,7 +526,7 @@ def test_calibration_counts_every_row_once_and_is_0_for_an_oracle(rows):
         predicted=frame["true"], **{"probability a": 1.0 - frame["true"], "probability b": 1.0 * frame["true"]}
     )
     assert calibration(oracle, ["a", "b"])["error"] == 0
-    wrong = worst_mistakes(frame, ["a", "b"])
+    wrong = most_confident_errors(frame, ["a", "b"])
     sure = np.where(wrong["predicted"] == 1, wrong["probability b"], wrong["probability a"])
     assert (wrong["true"] != wrong["predicted"]).all()
     assert (np.diff(sure) <= 0).all()
@@ -581,17 +581,10 @@ def test_the_highest_figure_counts_from_the_fourth_epoch_on():
     epochs = {"normalization": "standard", "seed": 1, "epoch": [1, 2, 3, 4, 5], "val_rmse": [9.0, 8.0, 7.0, 0.6, 0.5]}
     metrics = {"valid": {"rmse": 0.5}, "test": {"rmse": 0.4}}
     run = LectureRun(normalization="standard", seed=1, epochs=5, metrics=metrics)
-    with drawn_beside():
+    with chart_pool():
         shown = describe_lecture_recipe(LectureRecipe([run], pd.DataFrame(epochs)), "rmse", {})
     assert shown["rows"][0]["highest"] == 0.6
     assert shown["means"] == [{"normalization": "standard", "valid": 0.5, "test": {"rmse": 0.4}}]
-
-
-def test_the_verdict_knows_which_way_is_better():
-    assert verdict({"test": {"rmse": 0.5}}, {"test": {"rmse": 0.6}}, "rmse", False)["reached"]
-    assert not verdict({"test": {"rmse": 0.7}}, {"test": {"rmse": 0.6}}, "rmse", False)["reached"]
-    assert verdict({"valid": {"accuracy": 0.9}}, {"valid": {"accuracy": 0.9}}, "accuracy", True)["reached"]
-    assert verdict({"test": {"accuracy": 0.9}}, {}, "accuracy", True) is None
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,11 @@ class Data:
     rows: dict[str, np.ndarray]
     missing: list[str]
 
+    @property
+    def split_rows(self) -> dict[str, int]:
+        """The number of rows of each split; {} if they were not prepared."""
+        return self.schema.rows.model_dump() if self.schema else {}
+
 
 @dataclass(frozen=True)
 class LectureRecipe:

@@ -1,4 +1,4 @@
-"""Regression: what the test predictions of a model of a quantity show."""
+"""Regression: what the test predictions of a regression model show."""
 
 import numpy as np
 import pandas as pd
