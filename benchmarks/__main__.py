@@ -75,6 +75,14 @@ class FitWorker:
 
 
 def start(model: str, variant: str, epochs: int, rows: int = 0) -> FitWorker:
+    """Start a process that fits a model.
+
+    Args:
+        model: its name.
+        variant: of `benchmarks.one_fit`.
+        epochs: of a fit.
+        rows: of the train split; 0: all.
+    """
     command = [sys.executable, "-m", "benchmarks.one_fit", model, variant, str(epochs), str(rows)]
     errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the process
     pipe = subprocess.PIPE

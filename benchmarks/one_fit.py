@@ -104,7 +104,15 @@ def fit_as_tutorial(
 def fit_as_pipeline(
     params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, **hardware
 ) -> FitResult:
-    """Fit a model as the pipeline does. hardware: settings instead of those of params.yaml; see `fit_as_tutorial`."""
+    """Fit a model as the pipeline does.
+
+    Args:
+        params: of params.yaml.
+        name: of the model.
+        recipe: of the model.
+        train, valid: the rows.
+        hardware: settings instead of those of params.yaml.
+    """
     chosen = params.hardware.model_copy(update=hardware)
     fitted = fit(name, recipe, params.seed, chosen, train, valid)
     return fitted.history, fitted.epoch_ends, fitted.precision

@@ -84,6 +84,13 @@ def cache_folder() -> Path:
 
 
 def to_table(image: np.ndarray, label: np.ndarray, split: np.ndarray) -> pa.Table:
+    """Return the raw rows.
+
+    Args:
+        image: uint8 [rows, 28, 28].
+        label: number of the class, [rows].
+        split: "train" or "test", [rows].
+    """
     columns = [to_column(image), pa.array(label.astype(np.int64)), pa.array(split.tolist())]
     return pa.table(columns, schema=SCHEMA)
 

@@ -48,7 +48,13 @@ def refuse_constant(name: str) -> None:
 
 
 def write_table(path: Path, table: pa.Table, group_rows: int | None = None) -> None:
-    """Write a Parquet file. group_rows: of a row group, which can be read by itself."""
+    """Write a Parquet file.
+
+    Args:
+        path: the file.
+        table: its rows.
+        group_rows: rows of a row group, which can be read by itself; None: pyarrow's own number.
+    """
     pq.write_table(table, path, compression="zstd", compression_level=13, row_group_size=group_rows)
 
 

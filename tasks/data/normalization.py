@@ -112,6 +112,7 @@ def fit_normalization(method: str, train: dict[str, np.ndarray], tail: float | N
 
 
 def clip(values: Any, low: np.float32, high: np.float32) -> Any:
+    """Return values within the bounds `low` and `high`: NumPy arrays or Keras tensors."""
     if isinstance(values, np.ndarray):
         return values.clip(low, high)
     from keras import ops  # `prepare` and the report do without Keras

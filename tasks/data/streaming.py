@@ -103,6 +103,14 @@ def open_split(params: ModelParams, split: str, memory: int) -> Split:
 
 
 def read_class_weights(params: ModelParams, path: Path, stage: str, schema: PreparedSchema) -> dict[int, float]:
+    """Return the weight of a row of each class, computed from the whole split; {} without a class_weight.
+
+    Args:
+        params: the model's recipe.
+        path: of the split.
+        stage: which makes it, for messages.
+        schema: of the prepared data.
+    """
     if params.fit.class_weight is None:
         return {}
     name = get_dataset(params.dataset).target

@@ -54,6 +54,18 @@ def split_rows(given: np.ndarray | None, labels: np.ndarray | None, rows: int, s
 def divide(
     rows: np.ndarray, labels: np.ndarray | None, share: Fraction, seed: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return the remaining rows and the rows of a split.
+
+    Args:
+        rows: numbers of the rows to divide.
+        labels: class of each row for a stratified split; None: not stratified.
+        share: of the split.
+        seed: of the split.
+        name: of the split, for messages.
+
+    Raises:
+        UserError: one of the parts is empty, or a class is too rare to be stratified.
+    """
     from sklearn.model_selection import train_test_split
 
     taken = math.ceil(len(rows) * share)

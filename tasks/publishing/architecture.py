@@ -21,7 +21,13 @@ MAX_MAPS = 16  # channels of a layer
 
 
 def write_network(model: keras.Model, valid: Split, folder: Path) -> None:
-    """Write `network/` into `folder`; the image of the feature maps is the first one of `valid`."""
+    """Write `network/`.
+
+    Args:
+        model: the trained network.
+        valid: the rows, whose first image is that of the feature maps.
+        folder: what the training publishes.
+    """
     own = folder / "network"
     own.mkdir()
     first = valid.first_rows().take(np.arange(1))

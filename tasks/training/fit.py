@@ -227,7 +227,13 @@ def tensorboard(params: ModelParams, logs: Path) -> keras.callbacks.TensorBoard:
 
 
 def log_graph(model: keras.Model, train: Split, logs: Path) -> None:
-    """Write the operations of the network for TensorBoard's page of graphs; Keras itself writes the layers only."""
+    """Write the operations of the network for TensorBoard's page of graphs; Keras itself writes the layers only.
+
+    Args:
+        model: the network.
+        train: rows to trace it with.
+        logs: folder for TensorBoard.
+    """
     if keras.backend.backend() != "tensorflow":
         return
     import tensorflow as tf

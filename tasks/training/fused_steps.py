@@ -200,7 +200,13 @@ def make_loop(model: keras.Model, step: Callable, batch_size: int, xla: bool, re
 
 
 def make_step(model: keras.Model, step: Callable, rows: int) -> Callable:
-    """Return a program of (data, order, start) that runs `step` on `rows` rows from `start` on."""
+    """Return a program of (data, order, start) that runs `step` once, on the rows from `start` on.
+
+    Args:
+        model: the network.
+        step: its `train_step` or `test_step`.
+        rows: of the batch.
+    """
 
     def once(data: Any, order: tf.Tensor | None, start: tf.Tensor) -> dict[str, tf.Tensor]:
         step(take(data, order, start, rows))

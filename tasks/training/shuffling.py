@@ -127,6 +127,7 @@ Window = tuple[Callable[[np.ndarray], Examples], np.ndarray, bool]
 
 
 def windows_in_memory(train: Examples, order: EpochOrder, epochs: Iterable[int]) -> Iterator[Window]:
+    """Yield each epoch as a single window; the arguments are those of `windows_on_disk`."""
     for epoch in epochs:
         yield train.take, order.draw(epoch), True
 
@@ -135,6 +136,11 @@ def windows_on_disk(train: Stream, order: EpochOrder, epochs: Iterable[int]) -> 
     """Yield windows of decoded rows while a thread decodes the next window.
 
     The memory of both is used again: take the rows of a window before asking for the next one.
+
+    Args:
+        train: the rows.
+        order: of the rows in each epoch.
+        epochs: their numbers.
     """
     memory = cycle([window_memory(train), window_memory(train)])
     with ThreadPoolExecutor(max_workers=1) as decoder:
@@ -164,7 +170,13 @@ def take_columns(train: Stream, columns: Columns, rows: np.ndarray) -> Examples:
 
 
 def read_groups(train: Stream, groups: list[int], memory: Columns) -> Columns:
-    """Read row groups into `memory`, one after another; return the filled part of the columns."""
+    """Read row groups one after another; return their columns.
+
+    Args:
+        train: the rows on disk.
+        groups: numbers of the row groups.
+        memory: columns to read into; the returned ones are views of their filled part.
+    """
     filled = 0
     for group in groups:
         read = train.read(group)
