@@ -1,12 +1,13 @@
 """The whole pipeline on the built-in sample, in the folder demo/ of its own; needs no network.
 
-demo/ gets a copy of the code and of params.yaml with `data.source: sample` and short trainings, its own DVC
-repository, and runs `dvc repro` there. Nothing outside demo/ is touched. A second run runs only what changed.
+demo/ gets a copy of the code, params.yaml with `data.source: sample` and short trainings, and a DVC repository of its
+own. The pipeline flow runs there. Nothing outside demo/ is touched. A second run runs only what changed.
 """
 
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -14,7 +15,8 @@ from ruamel.yaml.error import YAMLError
 
 from config import paths
 from config.params import load_params
-from orchestration.command_line import telling_mistakes
+from flows.metrics import show_metrics
+from orchestration.command_line import run_in_foreground, telling_mistakes
 from orchestration.workspace_lock import refuse_unusable_folders
 from runtime.disk import refuse_unwritable
 from runtime.errors import UserError
@@ -93,9 +95,11 @@ def main() -> int:
 
 def run_demo() -> int:
     make_workspace(DEMO, MOST_EPOCHS)
-    code = subprocess.run([*DVC, "repro"], cwd=DEMO, check=False).returncode
+    code = run_in_foreground([sys.executable, "-m", "flows.pipeline"], DEMO)
     if code == 0:
-        print(f"\nThe report on the sample is {DEMO / paths.REPORTS / 'index.html'}.")
+        with chdir(DEMO):
+            show_metrics()
+        print(f"The report on the sample: {(DEMO / paths.REPORTS / 'index.html').resolve().as_uri()}")
     return code
 
 

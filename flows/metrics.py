@@ -33,11 +33,19 @@ def main() -> int:
     argparse.ArgumentParser(prog="python -m flows.metrics", description=__doc__).parse_args()
     with telling_mistakes():
         load_params()
-        console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-        console.print(figures_table())
+        show_metrics()
         if experiments := read_experiments():
-            console.print(experiments_table(experiments))
+            console().print(experiments_table(experiments))
     return 0
+
+
+def show_metrics() -> None:
+    """Print what every model of the current workspace reaches; raises UserError where there is none."""
+    console().print(figures_table())
+
+
+def console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def figures_table() -> Table:

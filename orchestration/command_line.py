@@ -9,12 +9,14 @@ import inspect
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import inf
+from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
 
@@ -88,6 +90,19 @@ def parent_run(flow: Flow) -> Iterator[None]:
     context = {"flow": flow, "flow_run": parent, "start_time": parent.start_time, "result_store": get_result_store()}
     with hydrated_context({"flow_run_context": context}):
         yield
+
+
+def run_in_foreground(command: list[str], folder: Path) -> int:
+    """Run `command` in `folder` until it ends, whatever signal comes, and return its exit code.
+
+    A signal that would end this process goes to the command, which ends in its own way.
+    """
+    process = subprocess.Popen(command, cwd=folder)
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: process.send_signal(number))
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def end_with_dvc() -> None:
