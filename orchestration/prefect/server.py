@@ -11,13 +11,11 @@ A server that we start listens on 127.0.0.1 and asks for a secret, which a file 
 """
 
 import atexit
-import fcntl
 import json
 import os
 import re
 import secrets
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -83,7 +81,7 @@ def prefect_server() -> Iterator[dict[Any, Any]]:
     if api.url:
         yield configured_server(api, ClientSettings())
         return
-    bring_loopback_up()
+    refuse_loopback_down()
     for name in [*os.environ]:
         if is_of_a_server(name):
             del os.environ[name]
@@ -450,29 +448,17 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-# linux/sockios.h and net/if.h
-GET_FLAGS, SET_FLAGS, INTERFACE_UP = 0x8913, 0x8914, 1
+def refuse_loopback_down() -> None:
+    """Raise UserError where the loopback interface is down, as in a fresh network namespace (`unshare -n`).
 
-
-def bring_loopback_up() -> None:
-    """Bring the loopback interface up where it is down, as in a fresh network namespace (`unshare -n`).
-
-    The server listens on 127.0.0.1 alone. Raises UserError where that is not permitted.
+    Our servers listen on 127.0.0.1 alone, and a bind to it succeeds all the same.
     """
-    if sys.platform != "linux":
-        return
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        request = struct.pack("16sh14x", b"lo", 0)
-        flags = struct.unpack("16sh14x", fcntl.ioctl(control, GET_FLAGS, request))[1]
-        if flags & INTERFACE_UP:
-            return
-        try:
-            fcntl.ioctl(control, SET_FLAGS, struct.pack("16sh14x", b"lo", flags | INTERFACE_UP))
-        except PermissionError:
-            raise UserError(
-                "the loopback interface `lo` is down, and Prefect's server listens on 127.0.0.1. "
-                "Run `ip link set lo up` as root first."
-            ) from None
+    loopback = psutil.net_if_stats().get("lo")
+    if loopback and not loopback.isup:
+        raise UserError(
+            "the loopback interface `lo` is down, and Prefect's server listens on 127.0.0.1. "
+            "Run `ip link set lo up` as root first."
+        )
 
 
 if __name__ == "__main__":

@@ -28,12 +28,12 @@ from orchestration.prefect.scheduled_runs import show
 from orchestration.prefect.server import (
     ADDRESS,
     answers,
-    bring_loopback_up,
     client_environment,
     how_to_sign_in,
     is_alive,
     prefect_home,
     prefect_server,
+    refuse_loopback_down,
     start_keeper,
 )
 from orchestration.prefect.services import LogWatch, last_lines, repeated_failures
@@ -71,7 +71,7 @@ def serve(port: int) -> NoReturn:
         }
         end_leftovers()
         refuse_taken_port(port)
-        bring_loopback_up()
+        refuse_loopback_down()
         guard = start_guard(port, lock.fileno())
         try:
             watch(start(port, folder, guard), folder)
