@@ -35,7 +35,7 @@ def model_names(root: Path) -> list[str]:
 
 if TYPE_CHECKING:
     Model = str
-else:  # the choices that the UI offers
+else:  # read at import: Prefect makes the UI's form, with these choices, of the flow's signature
     names = model_names(Path(__file__).parents[1])
     Model = Literal[tuple(names)] if names else str
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS, description="other than the recipe's: a DVC experiment")]

@@ -57,7 +57,7 @@ INTERRUPTED = "interrupted. What was done until then is recorded; the stages tha
 Runner = Literal["local", "dask"]
 if TYPE_CHECKING:
     Target = str
-else:  # the choices that the UI offers
+else:  # read at import: Prefect makes the UI's form, with these choices, of the flow's signature
     names = target_names(Path(__file__).parents[1])
     Target = Literal[tuple(names)] if names else str
 # A key, and a value without ${...}, which Hydra would replace.

@@ -14,8 +14,8 @@ from ruamel.yaml.error import YAMLError
 
 from config import paths
 from config.params import parse_values
-from orchestration.dvc import yaml_cache  # noqa: F401
 from orchestration.dvc.lockfile import locked_stages
+from orchestration.dvc.patches import patch_dvc
 from orchestration.dvc.state import mend_dvc_state
 from runtime.errors import UserError, unknown_name
 
@@ -77,6 +77,7 @@ def read_plan(targets: list[str]) -> Plan:
     A target is a stage, such as train@iris_mlp, or a group, such as train. Raises UserError for an unknown one, and
     where DVC cannot read the graph.
     """
+    patch_dvc()
     mend_dvc_state()
     try:
         with open_repo() as repo, lock_repo(repo):  # held from outside, it is one reading of the graph for all

@@ -11,14 +11,11 @@ from contextvars import ContextVar
 from typing import Any, Literal
 
 import dvc.stage.run
-from dvc.dvcfile import Lockfile
 from dvc.exceptions import DvcException
 from dvc.lock import Lock
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
 
-from orchestration.dvc import yaml_cache  # noqa: F401
-from orchestration.dvc.lockfile import dump_stages
 from orchestration.dvc.restore_outputs import restore_missing, uncached_outputs
 from runtime.errors import UserError
 
@@ -58,10 +55,6 @@ def run_commands(stage: Any, dry: bool, run_env: dict[str, str] | None) -> None:
     for command in dvc.stage.run._enforce_cmd_list(stage.cmd):
         if code := _runner.get()(command, environment):
             raise StageCmdFailedError(command, code)
-
-
-dvc.stage.run.cmd_run = run_commands
-Lockfile.dump_stages = dump_stages
 
 
 def reproduce(name: str, run_command: RunCommand, warn: Callable[[str], None], force: bool = False) -> Outcome:

@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import dvc.utils.strictyaml
 from dvc.utils.serialize import _yaml
 
 from orchestration.dvc.lockfile import HEAD, entries
@@ -53,7 +52,3 @@ def parse_yaml(text: str, path: str, typ: str = "safe") -> Any:
 def parse_once(text: str, path: str) -> Any:
     """Return what `text` says, which nobody may change."""
     return parse_anew(text, path)
-
-
-_yaml.parse_yaml = parse_yaml
-dvc.utils.strictyaml.parse_yaml = parse_yaml
