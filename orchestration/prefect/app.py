@@ -18,7 +18,7 @@ from prefect.server.api.server import create_app as create_prefect_app
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import set_database_config
 from prefect.server.utilities.database import get_dialect
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, get_current_settings
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -37,10 +37,11 @@ class WritingSqliteConfiguration(AioSqliteConfiguration):
 
 
 def create_app() -> FastAPI:
+    """Return the API; without the UI, as in a private server, it also runs no scheduler."""
     address = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if get_dialect(address).name == "sqlite":
         set_database_config(WritingSqliteConfiguration(connection_url=address))
-    app = create_prefect_app()
+    app = create_prefect_app(ephemeral=not get_current_settings().server.ui.enabled, final=True)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
     return app
 

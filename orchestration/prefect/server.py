@@ -59,7 +59,6 @@ KEPT = re.compile(r"PREFECT_(HOME$|(LOGGING|FLOWS|TASKS|RESULTS|RUNNER|WORKER)_)
 # not state by state, which takes it a third of its time.
 BARE = {
     "PREFECT_UI_ENABLED": "0",
-    "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "0",
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "1000",
@@ -245,7 +244,6 @@ def server_environment(port: int, pages: bool) -> dict[str, str]:
     environment |= {
         SERVER: "1",
         "PREFECT_HOME": ".",
-        "PREFECT__SERVER_FINAL": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
         "PREFECT_SERVER_API_HOST": ADDRESS,
         "PREFECT_SERVER_API_PORT": str(port),
