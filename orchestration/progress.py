@@ -1,6 +1,5 @@
 """What the person at the prompt sees of a run: a live table on a terminal, plain lines elsewhere."""
 
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration.scheduler import Ending
+from runtime.progress_line import parse_progress
 
-# A line of tasks.training.callbacks.ProgressLog, behind what Prefect puts before it.
-EPOCH = re.compile(r"(epoch \d+/\d+ .*)$")
 STYLES = {
     "ran": "green",
     "restored": "cyan",
@@ -52,9 +50,9 @@ class Progress:
     def line(self, stage: str, text: str) -> None:
         row = self.rows.setdefault(stage, Row(time.monotonic()))
         row.lines.append(text)
-        if found := EPOCH.search(text):
-            row.epoch = found[1]
-            self.mention(f"{stage} {found[1]}")
+        if progress := parse_progress(text):
+            row.epoch = str(progress)
+            self.mention(f"{stage} {progress}")
 
     def ended(self, stage: str, ending: Ending) -> None:
         self.endings[stage] = ending
