@@ -17,7 +17,7 @@ from config.params import load_params
 from flows.demo import make_workspace
 from flows.pipeline import RUNNER, run_environment, run_graph
 from orchestration.command_line import log_mistakes_once
-from orchestration.experiment import experiment, own_workspace
+from orchestration.experiment import experiment, restored_workspace
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS
 
@@ -51,7 +51,7 @@ def train_model(model: Model, epochs: Epochs | None = None, force: bool = False)
     log_mistakes_once()
     settings = [f"models.{model}.fit.epochs={epochs}"] if epochs else []
     targets = [f"train@{model}"]
-    with own_workspace(), experiment(settings, targets):
+    with restored_workspace(), experiment(settings, targets):
         run_graph(targets, force)
 
 
@@ -62,7 +62,7 @@ def retrain(force: bool = False) -> None:
     The same data, code and parameters give the same models, so that nothing is trained without a reason.
     """
     log_mistakes_once()
-    with own_workspace():
+    with restored_workspace():
         run_graph(["ingest"], True)
         run_graph([], force)
 

@@ -41,7 +41,7 @@ from orchestration.dvc.reproduce import reproduce
 from orchestration.dvc.yaml_cache import reading_instead
 from orchestration.executors.dask import open_cluster, run_on_cluster, stop_on_cluster
 from orchestration.executors.local import Emit, Stopped, import_ahead, open_processes, run, stop
-from orchestration.experiment import experiment, own_workspace, refuse_without_commits
+from orchestration.experiment import experiment, refuse_without_commits, restored_workspace
 from orchestration.prefect.server import reporting_environment
 from orchestration.progress import Progress, show_progress, summary
 from orchestration.resources import Machine, takes_gpu, this_machine, threads_of
@@ -91,7 +91,7 @@ def pipeline(
     """
     log_mistakes_once()
     runner: Runner = "dask" if address else "local"
-    with own_workspace(), experiment(settings or [], targets or []):
+    with restored_workspace(), experiment(settings or [], targets or []):
         # An experiment puts the report back as it was, whatever became of it.
         run_graph(targets or [], force, jobs, runner, address, reports_failures=not settings)
 
@@ -313,7 +313,7 @@ def main() -> int:
     given = parse()
     prepare_process()
     with telling_mistakes(INTERRUPTED):
-        with own_workspace():
+        with restored_workspace():
             load_params()
             changed = override(given.set) if given.set else None
             if given.set and not given.dry:

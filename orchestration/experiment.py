@@ -17,20 +17,20 @@ from config import paths
 from orchestration.dvc.graph import open_repo, read_plan
 from orchestration.dvc.lockfile import LOCK_FILE
 from orchestration.settings import override
-from orchestration.workspace_lock import BEFORE, claimed_workspace
+from orchestration.workspace_lock import EXPERIMENT_BACKUP, exclusive_workspace
 from runtime.atomic_outputs import write_text
 from runtime.errors import UserError
 
-# In BEFORE: copies of the files and folders, and a list of them.
+# In EXPERIMENT_BACKUP: copies of the files and folders, and a list of them.
 FILES, NOTES = "files", "notes.json"
 # Backup of params.yaml, where somebody edited it while an experiment ran.
 PARAMS_BEFORE = paths.STAGING / "params.before.yaml"
 
 
 @contextmanager
-def own_workspace() -> Iterator[None]:
+def restored_workspace() -> Iterator[None]:
     """Claim the workspace, and put it back first where an experiment was killed before it had done so."""
-    with claimed_workspace():
+    with exclusive_workspace():
         put_back()
         yield
 
@@ -94,8 +94,8 @@ def back_up(files: list[str], changed: str) -> None:
 
     changed: what params.yaml is about to be. The notes are written last: they name only what has been copied.
     """
-    kept = read_notes()["files"] if BEFORE.exists() else []
-    folder = BEFORE if kept else BEFORE.with_suffix(".partial")
+    kept = read_notes()["files"] if EXPERIMENT_BACKUP.exists() else []
+    folder = EXPERIMENT_BACKUP if kept else EXPERIMENT_BACKUP.with_suffix(".partial")
     if not kept:
         shutil.rmtree(folder, ignore_errors=True)
     for path in map(Path, files):
@@ -109,35 +109,36 @@ def back_up(files: list[str], changed: str) -> None:
     partial.write_text(json.dumps({"files": [*kept, *files], "changed": changed}), encoding="utf-8")
     partial.replace(folder / NOTES)
     if not kept:
-        folder.rename(BEFORE)
+        folder.rename(EXPERIMENT_BACKUP)
 
 
 def read_notes() -> dict[str, Any]:
     """Return what the backup holds; raises UserError where its notes are damaged, and nothing is touched then."""
     try:
-        notes = json.loads((BEFORE / NOTES).read_text(encoding="utf-8"))
+        notes = json.loads((EXPERIMENT_BACKUP / NOTES).read_text(encoding="utf-8"))
         if isinstance(notes["changed"], str) and all(isinstance(path, str) for path in notes["files"]):
             return notes
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(
-        f"{BEFORE / NOTES}, the notes of an experiment that was not put back, cannot be read. {BEFORE / FILES} holds "
-        f"the files as they were before it: copy back what you need, then remove {BEFORE}."
+        f"{EXPERIMENT_BACKUP / NOTES}, the notes of an experiment that was not put back, cannot be read. "
+        f"{EXPERIMENT_BACKUP / FILES} holds the files as they were before it: copy back what you need, then remove "
+        f"{EXPERIMENT_BACKUP}."
     )
 
 
 def put_back() -> None:
     """Undo what the last experiment changed, if it did not do so itself: the workspace gets the bytes that it had."""
-    if not BEFORE.exists():
+    if not EXPERIMENT_BACKUP.exists():
         return
     notes = read_notes()
     put_params_back(notes["changed"])
     for path in map(Path, notes["files"]):
         if path != paths.PARAMS:
-            put_path_back(BEFORE / FILES / path, path)
-    done = BEFORE.with_suffix(".done")  # a half-removed backup must not be taken for a whole one
+            put_path_back(EXPERIMENT_BACKUP / FILES / path, path)
+    done = EXPERIMENT_BACKUP.with_suffix(".done")  # a half-removed backup must not be taken for a whole one
     shutil.rmtree(done, ignore_errors=True)
-    BEFORE.rename(done)
+    EXPERIMENT_BACKUP.rename(done)
     shutil.rmtree(done, ignore_errors=True)
 
 
@@ -157,7 +158,7 @@ def put_path_back(copy: Path, path: Path) -> None:
 
 def put_params_back(changed: str) -> None:
     """Put params.yaml back, unless somebody has edited what the experiment made of it."""
-    before = BEFORE / FILES / paths.PARAMS
+    before = EXPERIMENT_BACKUP / FILES / paths.PARAMS
     now = paths.PARAMS.read_text(encoding="utf-8") if paths.PARAMS.exists() else changed
     if now in (changed, before.read_text(encoding="utf-8")):
         shutil.copy2(before, paths.PARAMS)

@@ -22,7 +22,7 @@ from datasets import get_dataset
 from flows import demo
 from orchestration.dvc.graph import read_plan
 from orchestration.dvc.state import USERS, is_broken, mend_dvc_state
-from orchestration.workspace_lock import CLAIM, claimed_workspace
+from orchestration.workspace_lock import WORKSPACE_LOCK, exclusive_workspace
 from runtime.atomic_outputs import atomic_files, atomic_folder, write_text
 from runtime.disk import explain
 from runtime.errors import UserError
@@ -389,7 +389,7 @@ def loads_params() -> None:
 
 
 def claims() -> None:
-    with claimed_workspace():
+    with exclusive_workspace():
         pass
 
 
@@ -404,7 +404,7 @@ def ingests() -> None:
 
 READERS = [
     (paths.PARAMS, loads_params),
-    (CLAIM, claims),
+    (WORKSPACE_LOCK, claims),
     (Path("prefect.yaml"), claims),
     (Path("dvc.lock"), reads_plan),
     (Path("dvc.yaml"), reads_plan),

@@ -29,7 +29,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed
 
 from orchestration.prefect.server import auth_settings
-from orchestration.workspace_lock import claimed_workspace
+from orchestration.workspace_lock import exclusive_workspace
 from runtime.errors import UserError
 
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # set by Prefect's worker
@@ -50,7 +50,7 @@ def server_client() -> Iterator[SyncPrefectClient]:
 def end_all_dead_runs(client: SyncPrefectClient) -> None:
     """End every dead run, when no worker runs; those of a terminal, too, if nobody uses the workspace."""
     try:
-        with claimed_workspace():
+        with exclusive_workspace():
             end_every(client, by_hand=True)
     except UserError:
         end_every(client)

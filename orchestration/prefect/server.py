@@ -426,7 +426,7 @@ def keep(owner_pid: int, record: Path, listener: int) -> None:
     server = subprocess.Popen(command, cwd=record.parent, pass_fds=[listener])
     os.close(listener)
     if "DVC_STAGE" in os.environ:  # between two stages of a `dvc repro` it has the workspace all the same
-        share_workspace_until_exit()
+        share_workspace_until_exit(psutil.Process(owner_pid))
     try:
         while is_alive(owner_pid) and server.poll() is None:
             time.sleep(0.2)

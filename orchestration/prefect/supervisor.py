@@ -25,7 +25,7 @@ from prefect.states import Cancelling
 
 from orchestration.prefect.dead_runs import RUN_ID, end_all_dead_runs, environment_of, server_client
 from orchestration.prefect.server import ADDRESS, answers, client_environment, start_keeper
-from orchestration.workspace_lock import BEFORE
+from orchestration.workspace_lock import EXPERIMENT_BACKUP
 from runtime.errors import UserError
 
 MARK = "HEAVISIDE_UI"
@@ -183,7 +183,7 @@ def end_all(port: int, server_is_ending: bool = False) -> None:
         with suppress(*NO_ANSWER), server_client() as client:
             end_all_dead_runs(client)
     end(ours(), END_SECONDS)
-    if BEFORE.exists() and running:
+    if EXPERIMENT_BACKUP.exists() and running:
         say("an experiment had no time to put the workspace back: `python -m flows.pipeline --dry` puts it back.")
 
 
