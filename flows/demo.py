@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from config import paths
 from config.params import load_params
-from orchestration.command_line import telling_mistakes
+from orchestration.command_line import exit_on_user_error
 from orchestration.workspace_lock import refuse_unusable_folders
 from runtime.disk import refuse_unwritable
 from runtime.errors import UserError
@@ -85,7 +85,7 @@ def is_workspace(folder: Path) -> bool:
 
 
 def main() -> int:
-    with telling_mistakes():
+    with exit_on_user_error():
         refuse_unusable_folders()
         load_params()
         return run_demo()

@@ -16,7 +16,7 @@ from config import paths
 from config.params import load_params
 from flows.demo import make_workspace
 from flows.pipeline import RUNNER, run_environment, run_graph
-from orchestration.command_line import log_mistakes_once
+from orchestration.command_line import log_user_errors_once
 from orchestration.experiment import experiment, restored_workspace
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS
@@ -48,7 +48,7 @@ def train_model(model: Model, epochs: Epochs | None = None, force: bool = False)
     epochs: other than the recipe's, which makes the run an experiment: `dvc exp show` lists it, `dvc exp apply` takes
     it over, and the workspace is left as it was.
     """
-    log_mistakes_once()
+    log_user_errors_once()
     settings = [f"models.{model}.fit.epochs={epochs}"] if epochs else []
     targets = [f"train@{model}"]
     with restored_workspace(), experiment(settings, targets):
@@ -61,7 +61,7 @@ def retrain(force: bool = False) -> None:
 
     The same data, code and parameters give the same models, so that nothing is trained without a reason.
     """
-    log_mistakes_once()
+    log_user_errors_once()
     with restored_workspace():
         run_graph(["ingest"], True)
         run_graph([], force)
@@ -70,7 +70,7 @@ def retrain(force: bool = False) -> None:
 @flow(name="smoke")
 def smoke(epochs: Annotated[int, Field(ge=1, le=10)] = 1) -> None:
     """Run the whole graph on the built-in sample, in the folder .smoke/ of its own; no network is needed."""
-    log_mistakes_once()
+    log_user_errors_once()
     load_params()
     make_workspace(SMOKE, epochs)
     environment = {**os.environ, **run_environment(), PIPELINE_PROCESS: str(os.getpid())}

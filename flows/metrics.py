@@ -18,7 +18,7 @@ from rich.table import Table
 
 from config import paths
 from config.params import load_params
-from orchestration.command_line import telling_mistakes
+from orchestration.command_line import exit_on_user_error
 from orchestration.dvc.graph import open_repo
 from runtime.errors import UserError
 
@@ -31,7 +31,7 @@ FIGURES = re.compile(rf"{paths.ARTIFACTS}/([^/]+)/metrics\.json:metrics\.{SHOWN}
 
 def main() -> int:
     argparse.ArgumentParser(prog="python -m flows.metrics", description=__doc__).parse_args()
-    with telling_mistakes():
+    with exit_on_user_error():
         load_params()
         console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
         console.print(figures_table())

@@ -17,13 +17,13 @@ def main() -> int:
         if not given.last:
             print(f"starting the server on port {given.port} ...", flush=True)
         # The imports take seconds, in which nothing would be printed.
-        from orchestration.command_line import prepare_process, telling_mistakes
+        from orchestration.command_line import exit_on_user_error, prepare_process
         from orchestration.prefect.ui import serve, show_last
     except KeyboardInterrupt:
         return 130
     prepare_process()
     catch_signals()
-    with telling_mistakes("interrupted." if given.last else "the server and the worker have ended."):
+    with exit_on_user_error("interrupted." if given.last else "the server and the worker have ended."):
         return show_last() if given.last else serve(given.port)
 
 
