@@ -34,10 +34,10 @@ from orchestration.prefect.server import (
     prefect_home,
     prefect_server,
     refuse_loopback_down,
-    start_keeper,
+    start_server,
 )
 from orchestration.prefect.services import LogWatch, last_lines, repeated_failures
-from orchestration.prefect.supervisor import (
+from orchestration.prefect.ui_processes import (
     MARK,
     NO_ANSWER,
     WORKER,
@@ -150,7 +150,7 @@ class Part:
 
 def start(port: int, folder: Path, guard: subprocess.Popen) -> list[Part]:
     """Start the server and the worker, saying what is done, and print how the last scheduled runs ended."""
-    keeper = start_keeper(psutil.Process(guard.pid), record_of(port), port, pages=True)
+    supervisor = start_server(psutil.Process(guard.pid), record_of(port), port, pages=True)
     print(f"registering the deployments of {DEPLOYMENTS} ...", flush=True)
     register()
     with server_client() as client:
@@ -161,7 +161,11 @@ def start(port: int, folder: Path, guard: subprocess.Popen) -> list[Part]:
     worker = start_worker(worker_log)
     print(f"Prefect UI: http://{ADDRESS}:{port}  (Ctrl-C ends it)\n{how_to_sign_in()}", flush=True)
     server_log = folder / "server.log"
-    return [Part("worker", worker, worker_log), Part("server", keeper, server_log), Part("guard", guard, server_log)]
+    return [
+        Part("worker", worker, worker_log),
+        Part("server", supervisor, server_log),
+        Part("guard", guard, server_log),
+    ]
 
 
 def start_worker(log_path: Path) -> subprocess.Popen:

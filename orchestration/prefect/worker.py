@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.workers.process import ProcessWorker
 
 from orchestration.prefect.registration import pool_name
-from orchestration.prefect.supervisor import stop_runs
+from orchestration.prefect.ui_processes import stop_runs
 
 NAME = "heaviside"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -1,7 +1,7 @@
 """The processes of `make ui`: which they are, how their runs are stopped, and who ends them when `make ui` is killed.
 
 `make ui` marks the environment of all that it starts with the workspace, and every process below inherits the mark.
-So they are found even when their parents have ended. A guard, `python -m orchestration.prefect.supervisor`, watches
+So they are found even when their parents have ended. A guard, `python -m orchestration.prefect.ui_processes`, watches
 `make ui`; when that is killed, the guard stops the runs and ends the worker and the server in its place.
 """
 
@@ -24,13 +24,13 @@ from prefect.settings import PREFECT_HOME
 from prefect.states import Cancelling
 
 from orchestration.prefect.dead_runs import RUN_ID, end_all_dead_runs, environment_of, server_client
-from orchestration.prefect.server import ADDRESS, answers, client_environment, start_keeper
+from orchestration.prefect.server import ADDRESS, answers, client_environment, start_server
 from orchestration.workspace_lock import EXPERIMENT_BACKUP
 from runtime.errors import UserError
 
 MARK = "HEAVISIDE_UI"
 # The modules that the guard and the worker run.
-GUARD, WORKER = "orchestration.prefect.supervisor", "orchestration.prefect.worker"
+GUARD, WORKER = "orchestration.prefect.ui_processes", "orchestration.prefect.worker"
 STOP_SECONDS = 60  # that runs get to put back what they have changed
 HEARD_SECONDS = 25  # within which the worker of runs that are to be cancelled hears of that
 END_SECONDS = 20  # that a worker without runs, or a server, gets to end
@@ -83,7 +83,7 @@ def workers() -> list[psutil.Process]:
 
 
 def servers() -> list[psutil.Process]:
-    """Return the server and its keeper."""
+    """Return the server and its supervisor."""
     return [process for process in ours() if not (is_run(process) or runs_module(process, WORKER))]
 
 
@@ -193,7 +193,7 @@ def have_server(port: int) -> None:
         return
     end(servers(), END_SECONDS)
     say(f"starting the server on port {port} again ...")
-    start_keeper(psutil.Process(), record_of(port), port, pages=True)
+    start_server(psutil.Process(), record_of(port), port, pages=True)
 
 
 def end_leftovers() -> None:
