@@ -24,7 +24,7 @@ DEMO = Path("demo")
 FILES = (".dvcignore", "dvc.yaml", "pyproject.toml")
 # Says that a folder was made here.
 MARK = ".heaviside-workspace"
-MOST_EPOCHS = 5
+MAX_EPOCHS = 5
 DVC = [sys.executable, "-m", "dvc"]
 
 
@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def run_demo() -> int:
-    make_workspace(DEMO, MOST_EPOCHS)
+    make_workspace(DEMO, MAX_EPOCHS)
     code = subprocess.run([*DVC, "repro"], cwd=DEMO, check=False).returncode
     if code == 0:
         print(f"\nThe report on the sample is {DEMO / paths.REPORTS / 'index.html'}.")

@@ -22,7 +22,7 @@ from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS
 
 SMOKE = Path(".smoke")
-MOST_EPOCHS = 10_000
+MAX_EPOCHS = 10_000
 
 
 def model_names(root: Path) -> list[str]:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 else:  # read at import: Prefect makes the UI's form, with these choices, of the flow's signature
     names = model_names(Path(__file__).parents[1])
     Model = Literal[tuple(names)] if names else str
-Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS, description="other than the recipe's: a DVC experiment")]
+Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS, description="other than the recipe's: a DVC experiment")]
 
 
 @flow(name="train model", flow_run_name="train-{model}", task_runner=RUNNER)

@@ -36,7 +36,7 @@ RUN_ID = "PREFECT__FLOW_RUN_ID"  # set by Prefect's worker
 UNENDED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 START_TIME = timedelta(seconds=60)  # a pending run gets so long until it has a process
 PAGE = 200  # the most that the server returns at once
-MOST_PAGES = 50
+MAX_PAGES = 50
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def end_all_dead_runs(client: SyncPrefectClient) -> None:
 
 
 def end_every(client: SyncPrefectClient, by_hand: bool = False) -> None:
-    for _ in range(MOST_PAGES):
+    for _ in range(MAX_PAGES):
         if not (dead := dead_runs(client, by_hand)):
             return
         end_runs(client, dead)
