@@ -272,7 +272,7 @@ def show_plan(plan: Plan, force: bool) -> None:
     for stage in plan.order:
         if force or stage in plan.changed:
             print(f"{stage}: {'forced' if force else 'changed'}")
-        elif needed := sorted(plan.behind(stage) & plan.changed):
+        elif needed := sorted(plan.ancestors(stage) & plan.changed):
             print(f"{stage}: if {' or '.join(needed)} ends with other outputs")
 
 

@@ -86,7 +86,7 @@ def test_every_stage_starts_once_when_it_may_and_where_there_is_room(run):
     ender.start()
     result = run_schedule(plan, machine, resources, start, ending)
     assert set(started) == set(plan.order)
-    below_failure = {name for name in plan.order if plan.behind(name) & failing}
+    below_failure = {name for name in plan.order if plan.ancestors(name) & failing}
     assert {name for name, end in result.items() if end == "not run"} == below_failure
     assert {name for name, end in result.items() if end == "failed"} == failing - below_failure
 
