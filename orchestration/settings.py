@@ -18,7 +18,7 @@ HOW = f"expected KEY=VALUE with a key of {paths.PARAMS}, or +KEY=VALUE to add on
 
 
 def override(settings: list[str]) -> str:
-    """Return the text of params.yaml with `settings` applied; raises UserError if one does not fit. Nothing is written."""
+    """Return the text of params.yaml with `settings` applied; raises UserError if one does not fit."""
     load_params()
     values = parse_yaml_for_update(paths.PARAMS.read_text(encoding="utf-8"), str(paths.PARAMS))
     for setting in settings:
