@@ -143,7 +143,7 @@ def run_graph(
         try:
             run_schedule(plan, executor.machine, resources, start, status_of)
         except BaseException:  # Ctrl-C, most likely
-            progress.show("stopping: what runs puts its outputs back")
+            progress.show("stopping: the running stages restore their outputs")
             ignore_interrupts()
             executor.stop()
             for stage in futures.keys() - statuses.keys():
@@ -247,7 +247,7 @@ def show_metrics(message: str) -> None:
     for model in models:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in model["metrics"]["test"].items())
         lines.append(f"| {model['name']} | {model['source']} | {metrics} |")
-    create_markdown_artifact(key="figures", markdown="\n".join(lines), description="What the models reach on test")
+    create_markdown_artifact(key="metrics", markdown="\n".join(lines), description="What the models reach on test")
 
 
 def parse() -> argparse.Namespace:

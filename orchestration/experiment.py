@@ -127,7 +127,7 @@ def read_notes() -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(
-        f"{EXPERIMENT_BACKUP / NOTES}, the notes of an experiment that was not put back, cannot be read. "
+        f"{EXPERIMENT_BACKUP / NOTES}, the notes of an experiment that was not undone, cannot be read. "
         f"{EXPERIMENT_BACKUP / FILES} holds the files as they were before it: copy back what you need, then remove "
         f"{EXPERIMENT_BACKUP}."
     )

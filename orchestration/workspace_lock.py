@@ -52,8 +52,8 @@ def shared_workspace() -> Iterator[None]:
     with workspace_lock(fcntl.LOCK_SH, "Its stages would be mixed with yours: wait until it has finished, or stop it."):
         if EXPERIMENT_BACKUP.exists():
             raise UserError(
-                "an experiment was killed before it had put the workspace back. Run `make pipeline`, or "
-                "`python -m flows.pipeline --dry`, which puts it back first."
+                "an experiment was killed before it had restored the workspace. Run `make pipeline`, or "
+                "`python -m flows.pipeline --dry`, which restores it first."
             )
         yield
 

@@ -34,7 +34,7 @@ REMEDIES = {
     errno.EBUSY: "It is a mount point: mount the folder that it lies in, or unmount it.",
     errno.EXDEV: "It lies on another disk than its folder: mount the folder that it lies in.",
     errno.EIO: "The disk does not answer as it should: look into the system's log.",
-    errno.ESTALE: "The network disk has to be mounted anew.",
+    errno.ESTALE: "Mount the network disk again.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
     errno.ENFILE: "The machine has too many open files: end what holds them.",
     errno.EFBIG: "Raise the limit of a file's size (ulimit -f).",

@@ -273,7 +273,7 @@ def test_a_killed_experiment_is_put_back_before_anything_else_runs(started, run)
     process.wait()
     assert none_left(left)
     refused = run(*DVC, "repro", "--force", "-s", "ingest@line")
-    assert "an experiment was killed before it had put the workspace back" in refused.stderr
+    assert "an experiment was killed before it had restored the workspace" in refused.stderr
     assert run(*PIPELINE, "--dry").returncode == 0
     assert YAML(typ="safe").load(Path("params.yaml")) == {**values, "seed": 42}
     assert contents(Path("artifacts")) == before

@@ -153,8 +153,8 @@ def locked_stages() -> list[str]:
         return [*(loads_yaml(path.read_text(encoding="utf-8")) or {}).get("stages", {})]
     except (YAMLError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
-            f"{LOCK_FILE} cannot be read ({' '.join(str(error).split())}). Put it back as git has it: "
-            f"`git checkout {LOCK_FILE}`, or move it away; DVC then runs the stages anew or takes them from its cache."
+            f"{LOCK_FILE} cannot be read ({' '.join(str(error).split())}). Restore it from git: "
+            f"`git checkout {LOCK_FILE}`, or move it away; DVC then runs the stages again or takes them from its cache."
         ) from None
 
 
