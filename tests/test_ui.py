@@ -195,9 +195,9 @@ def assert_all_ended(workspace: Path, before: tuple, state: str, id: str) -> Non
 # The process that gets signals, the signals, the exit code of `make ui`, what it says, and the state of the run.
 # That is Crashed where the worker did not hear in time of a cancellation, after its server was started again.
 ENDINGS = [
-    ("ui", [signal.SIGINT, signal.SIGINT], 130, "stopping what runs", "CANCELLED"),
-    ("ui", [signal.SIGTERM], 130, "stopping what runs", "CANCELLED"),
-    ("ui", [signal.SIGHUP], 130, "stopping what runs", "CANCELLED"),
+    ("ui", [signal.SIGINT, signal.SIGINT], 130, "stopping the runs", "CANCELLED"),
+    ("ui", [signal.SIGTERM], 130, "stopping the runs", "CANCELLED"),
+    ("ui", [signal.SIGHUP], 130, "stopping the runs", "CANCELLED"),
     ("ui", [signal.SIGKILL], -9, "`make ui` was killed", "CANCELLED"),
     ("worker", [signal.SIGTERM], 1, "the worker has ended", "CANCELLED"),
     ("worker", [signal.SIGINT, signal.SIGINT], 1, "the worker has ended", "CANCELLED"),
