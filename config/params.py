@@ -335,7 +335,17 @@ class ModelParams(Section):
 
 
 def known_view(kind: str, dictionary: str, name: str, info: ValidationInfo) -> str:
-    """Return `name`; raises ValueError if `dictionary` of models/common/features.py has no such view."""
+    """Return the name of a view.
+
+    Args:
+        kind: for the message, such as "input".
+        dictionary: where models/common/features.py defines views of this kind.
+        name: as params.yaml has it.
+        info: has the project's folder as its context.
+
+    Raises:
+        ValueError: there is no such view.
+    """
     known = views(info.context, dictionary) if info.context else None
     if known is not None and name not in known:
         raise ValueError(unknown_name(f"{kind} view", name, known, "The views of models/common/features.py"))
@@ -343,9 +353,15 @@ def known_view(kind: str, dictionary: str, name: str, info: ValidationInfo) -> s
 
 
 def check_recipe_fits(task: str, compile: Compile, fit: Fit) -> None:
-    """Raise ValueError, naming what fits, if the loss, a metric or a weight does not fit the task's labels.
+    """Check a recipe against its task.
 
-    Also raises it if two options of the recipe exclude each other.
+    Args:
+        task: decides which losses, metrics and weights fit the labels.
+        compile: the recipe's section of that name.
+        fit: likewise.
+
+    Raises:
+        ValueError: something does not fit the task, or two options exclude each other; the message names what fits.
     """
     if compile.average and fit.resume:
         raise ValueError("compile.average and fit.resume exclude each other: a checkpoint holds the averaged weights")

@@ -217,6 +217,11 @@ def report_failures(statuses: dict[str, StageStatus], executor: Executor, progre
     """Render the report of a failed run, outside of DVC, so that the failures are visible.
 
     DVC does not record this report: the next run renders it again.
+
+    Args:
+        statuses: of all stages.
+        executor: runs the command of the report.
+        progress: shows where the report is.
     """
     not_done = {stage: status for stage, status in statuses.items() if status not in DONE}
     environment = {**os.environ, **run_environment(), STAGES_NOT_DONE: json.dumps(not_done)}

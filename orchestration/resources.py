@@ -60,9 +60,14 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def resources_of(stage: str, params: Params, machine: Machine) -> Resources:
-    """Return the resources of `stage`, such as train@iris_mlp.
+    """Return the resources that a stage takes.
 
     A training takes the threads that `hardware.threads` says; trainings on GPUs share the processor.
+
+    Args:
+        stage: such as train@iris_mlp.
+        params: say which data set it trains on, and how it uses the machine.
+        machine: where it runs.
     """
     group, _, model = stage.partition("@")
     if group not in TRAININGS:

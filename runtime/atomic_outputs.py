@@ -109,9 +109,12 @@ def other_entries(folder: Path, new: Path) -> list[Path]:
 
 
 def put_folder(new: Path, place: Path, kept: list[Path]) -> None:
-    """Replace the folder `place` by the folder `new`: atomically, unless `place` is a mount point.
+    """Replace one folder by another: atomically, unless `place` is a mount point.
 
-    kept: entries of `place` that stay.
+    Args:
+        new: the folder that is moved.
+        place: the folder that it replaces.
+        kept: entries of `place` that stay.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     if os.path.ismount(place):

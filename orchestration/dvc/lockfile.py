@@ -95,7 +95,16 @@ def flat(values: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def difference(wanted: Any, found: Any, key: str) -> str | None:
-    """Return in words where `found`, whose key is `key`, differs from `wanted`; None if they are the same."""
+    """Compare two values.
+
+    Args:
+        wanted: what was written.
+        found: what was read back.
+        key: of both, for the message.
+
+    Returns:
+        In words, where they differ; None if they are the same.
+    """
     if isinstance(wanted, dict) and isinstance(found, dict):
         for name in [*wanted, *(name for name in found if name not in wanted)]:
             if name not in wanted or name not in found:

@@ -184,7 +184,13 @@ def run_on_worker(command: str, environment: dict[str, str], folder: str, topic:
 
 
 def end_when_cancelled(worker, key: str, process: subprocess.Popen) -> None:
-    """End `process` when its task `key` is cancelled or the flow is gone; Dask forgets the task in both cases."""
+    """End a process when its task is cancelled or the flow is gone; Dask forgets the task in both cases.
+
+    Args:
+        worker: the Dask worker that this is.
+        key: of the task.
+        process: runs the task's command.
+    """
     while process.poll() is None:
         try:
             process.wait(POLL_SECONDS)

@@ -95,7 +95,7 @@ def run(
 
 
 def run_in_shell(processes: Processes, command: str, environment: dict[str, str], emit: Emit) -> int:
-    """Run a command as DVC does; see `run`."""
+    """Run a command as DVC does, by a shell; for Args, Returns and Raises see `run`."""
     with processes.lock:
         refuse_when_stopping(processes)
         process = subprocess.Popen(
@@ -120,7 +120,7 @@ def run_in_shell(processes: Processes, command: str, environment: dict[str, str]
 def run_in_fork(
     processes: Processes, words: list[str], environment: dict[str, str], emit: Emit, spare_process: bool
 ) -> int:
-    """Run `python -m WORDS` in a fork; see `run`. Raises NoForkServer if there can be none."""
+    """Run `python -m WORDS` in a fork; for Args, Returns and Raises see `run`. Also raises NoForkServer."""
     receiver, sender = get_context("forkserver").Pipe(duplex=False)
     arguments = (sender, words, environment, spare_process)
     process = get_context("forkserver").Process(target=run_stage_in_fork, args=arguments)
@@ -147,6 +147,7 @@ def refuse_when_stopping(processes: Processes) -> None:
 
 
 def ended(processes: Processes, pid: int, code: int) -> int:
+    """Return the exit code of a command that has ended; raises Stopped if it failed while the run is being stopped."""
     processes.running.discard(pid)
     if code:
         refuse_when_stopping(processes)
@@ -172,7 +173,14 @@ def signal_session(leader: int, number: signal.Signals) -> None:
 
 
 def run_stage_in_fork(output: Connection, words: list[str], environment: dict[str, str], spare_process: bool) -> None:
-    """Do in a forked process what `python -m WORDS` does in a new one, and print to `output`; see `run`."""
+    """Do in a forked process what `python -m WORDS` does in a new one.
+
+    Args:
+        output: gets what it prints.
+        words: the module and its arguments.
+        environment: of the command.
+        spare_process: whether it keeps a spare process.
+    """
     os.setsid()
     end_with_parent()  # the fork server
     for stream in (1, 2):

@@ -148,7 +148,13 @@ def register_deployment(
 
 
 def update(client: SyncPrefectClient, known: DeploymentResponse, fields: dict[str, Any]) -> None:
-    """Change only these fields of a deployment; Prefect's own method also sends fields that it was not given."""
+    """Change only some fields of a deployment; Prefect's own method also sends fields that it was not given.
+
+    Args:
+        client: of the server.
+        known: the deployment.
+        fields: as the API names them.
+    """
     client.request("PATCH", "/deployments/{id}", path_params={"id": known.id}, json=fields)
 
 

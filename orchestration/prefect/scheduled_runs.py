@@ -59,6 +59,16 @@ def unplanned(client: SyncPrefectClient, now: datetime) -> list[str]:
 
 
 def without_plan(client: SyncPrefectClient, deployment: DeploymentResponse, now: datetime) -> str | None:
+    """Check that the schedule of a deployment works.
+
+    Args:
+        client: of the server.
+        deployment: one with an active schedule.
+        now: the current time.
+
+    Returns:
+        A sentence if no run is planned though the server had the time to plan one; else None.
+    """
     newest = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
             deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]),

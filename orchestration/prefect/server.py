@@ -408,7 +408,16 @@ def free_port() -> int:
 
 
 def answers(address: str, seconds: float, supervisor: subprocess.Popen | None = None) -> bool:
-    """Return whether Prefect's API answers within `seconds`; False at once if its supervisor has ended."""
+    """Wait until Prefect's API answers.
+
+    Args:
+        address: of the API.
+        seconds: how long to wait.
+        supervisor: of the server; if it has ended, there is nothing to wait for.
+
+    Returns:
+        Whether it answers.
+    """
     deadline = time.monotonic() + seconds
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < deadline and (supervisor is None or supervisor.poll() is None):

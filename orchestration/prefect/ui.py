@@ -149,7 +149,16 @@ class Part:
 
 
 def start(port: int, folder: Path, guard: subprocess.Popen) -> list[Part]:
-    """Start the server, whose database is in `folder`, and the worker; print how the last scheduled runs ended."""
+    """Start the server and the worker, and print how the last scheduled runs ended.
+
+    Args:
+        port: of the server.
+        folder: the Prefect home, which gets the logs.
+        guard: the process with which the server ends.
+
+    Returns:
+        The processes that must run as long as the UI.
+    """
     supervisor = start_server(psutil.Process(guard.pid), record_of(port), port, pages=True)
     print(f"registering the deployments of {DEPLOYMENTS} ...", flush=True)
     register()
