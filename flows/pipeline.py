@@ -83,7 +83,7 @@ def pipeline(
         force: run them even if nothing has changed.
         jobs: maximum of stages at once; without it, as many as there are cores.
         settings: other parameters for this run, such as models.iris_mlp.fit.epochs=9; makes it a DVC experiment.
-        address: of the scheduler of a Dask cluster, such as tcp://host:8786, for the stages; without it, they run here.
+        address: scheduler of a Dask cluster for the stages, such as tcp://host:8786; without it, they run here.
     """
     log_user_errors_once()
     runner: ExecutorKind = "dask" if address else "local"
