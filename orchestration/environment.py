@@ -1,8 +1,7 @@
-"""What the environment variables of the user's machine mean to our processes: one table, and what applies it.
+"""How the user's environment variables affect our processes: one table, and the code that applies it.
 
-The table of docs/environment.md is this one. It is applied when the package `flows` is imported, before Prefect, Keras
-and TensorFlow are, which read their variables when they are imported; every process of ours begins with it or inherits
-from one that did.
+docs/environment.md has the same table. It is applied when the package `flows` is imported, before Prefect, Keras and
+TensorFlow, which read their variables at import. Each of our processes starts that way or is a child of one that did.
 """
 
 import fnmatch
@@ -19,13 +18,12 @@ import psutil
 from orchestration.streams import make_streams_lenient, open_standard_streams
 from runtime.errors import UserError
 from runtime.stderr import quiet_stderr
+from runtime.variables import PIPELINE_PROCESS
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# Set by a run for the processes that it starts (orchestration/workspace_lock.py).
-RUN_PROCESS = "HEAVISIDE_PIPELINE_PROCESS"
-# Set here: the names of the user's proxy variables that were removed, for the message of a download that fails.
+# Set here: the names of the user's proxy variables that were removed; a failed download mentions them.
 UNUSED_PROXIES = "HEAVISIDE_UNUSED_PROXIES"
-# Set for the processes of a Prefect server of ours.
+# Set for the processes of our own Prefect servers.
 SERVER = "HEAVISIDE_SERVER"
 AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PREFECT_API_SSL_CERT_FILE")
 
@@ -33,12 +31,12 @@ Rule = Literal["ours", "default", "passed on", "shielded", "extended"]
 
 
 class Family(NamedTuple):
-    """Variables that are treated alike.
+    """Variables with the same rule.
 
-    names: patterns, of which the first family with one that fits decides. rule: `ours` has `value` whatever the user
-    set; `default` has it unless the user set something; `passed on` stays; `shielded` is removed from our processes;
-    `extended` is joined to what the user set. keeps: what of a shielded variable stays, by its name and value; None:
-    nothing. why: the reason, as the document gives it.
+    names: patterns; the first family with a matching one decides. rule: `ours` is set to `value` in any case;
+    `default` is set to `value` unless the user has set it; `passed on` stays; `shielded` is removed from our
+    processes; `extended` is added to the user's value. keeps: returns what stays of a shielded variable, from its name
+    and value; None: nothing. why: the reason, for the document.
     """
 
     names: tuple[str, ...]
@@ -49,12 +47,12 @@ class Family(NamedTuple):
 
 
 def prepare_environment() -> None:
-    """Give this process its standard streams and its environment, before it imports what reads them.
+    """Set up the standard streams and the environment of this process, before it imports what reads them.
 
-    Ends the process with one message where nothing can run with what the user set.
+    Ends the process with one message if nothing can run with what the user has set.
     """
     open_standard_streams()
-    if sys.argv[:1] == ["-m"]:  # of `python -m flows.NAME`, which is about to be found; a test has streams of its own
+    if sys.argv[:1] == ["-m"]:  # `python -m flows.NAME` starts; a test has streams of its own
         make_streams_lenient()
     try:
         set_environment()
@@ -66,7 +64,7 @@ def prepare_environment() -> None:
 def set_environment() -> None:
     """Apply the table to this process, and so to those that it starts.
 
-    Raises UserError where a variable that is passed on has a value with which nothing can run.
+    Raises UserError if a variable that is passed on has a value with which nothing can run.
     """
     refuse_unusable()
     if "error" in os.environ.get("PYTHONWARNINGS", ""):
@@ -84,7 +82,7 @@ def set_environment() -> None:
 
 
 def treated(name: str, value: str) -> str | None:
-    """Return what a variable of the user's is for our processes; None: it is removed."""
+    """Return the value of a user's variable for our processes; None: it is removed."""
     chosen = family(name)
     if chosen.rule != "shielded":
         return value
@@ -92,16 +90,16 @@ def treated(name: str, value: str) -> str | None:
 
 
 def family(name: str) -> Family:
-    """Return the first family of the table that `name` belongs to; the last one takes every name."""
+    """Return the first family of the table that matches `name`; the last one matches every name."""
     upper = name.upper()
-    name = upper if upper.startswith("PREFECT_") else name  # Prefect heeds no case
+    name = upper if upper.startswith("PREFECT_") else name  # Prefect ignores case
     return next(each for each in FAMILIES if any(fnmatch.fnmatchcase(name, pattern) for pattern in each.names))
 
 
 def exempt_loopback(environment: dict[str, str]) -> dict[str, str]:
-    """Return the variables by which no client goes through a proxy to this machine itself, where a run's server is.
+    """Return the variables that exempt this machine, where a run's server is, from the proxy.
 
-    Both spellings, for libraries differ in the one that they prefer. "*" stays alone, as urllib knows it.
+    They are set in both spellings, because libraries prefer different ones. "*" stays alone, as urllib expects it.
     """
     given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     hosts = [host.strip() for host in given.split(",") if host.strip()]
@@ -114,9 +112,9 @@ def is_proxy(name: str) -> bool:
 
 
 def usable_proxy(_name: str, value: str) -> str | None:
-    """Keep the address of a proxy that our clients can use; Prefect's do not start with one of SOCKS.
+    """Keep the address of a proxy that our clients can use; Prefect's clients do not start with a SOCKS proxy.
 
-    An empty one stays, too: it switches off what the other spelling says.
+    An empty address stays, too: it overrules the other spelling.
     """
     address = value if "://" in value else f"http://{value or 'none'}"
     try:
@@ -133,23 +131,23 @@ def on_terminals(_name: str, value: str) -> str | None:
 
 
 def cuda_folder(_name: str, value: str) -> str | None:
-    """Keep of XLA_FLAGS only where CUDA lies, which changes no figure."""
+    """Keep only the folder of CUDA in XLA_FLAGS, which changes no metric."""
     return " ".join(word for word in value.split() if word.startswith("--xla_gpu_cuda_data_dir=")) or None
 
 
 def of_our_run(_name: str, value: str) -> str | None:
-    """Keep it if the run of the graph that it tells of, or the Dask worker that runs for it, started this process."""
-    process = os.environ.get(RUN_PROCESS, "")
+    """Keep it if the process that it belongs to, a run of the graph or its Dask worker, started this process."""
+    process = os.environ.get(PIPELINE_PROCESS, "")
     return value if process in (str(ancestor.pid) for ancestor in psutil.Process().parents()) else None
 
 
 def of_our_server(_name: str, value: str) -> str | None:
-    """Keep it in the processes of a Prefect server of ours, which have been given it."""
+    """Keep it in the processes of our own Prefect servers, for which we have set it."""
     return value if SERVER in os.environ else None
 
 
 def of_dvc(name: str, value: str) -> str | None:
-    """Keep it if DVC or a run of the graph has started this process; in a shell of the user's it was left over."""
+    """Keep it if DVC or a run of the graph has started this process; in a user's shell it is a leftover."""
     if of_our_run(name, value):
         return value
     for ancestor in psutil.Process().parents():
@@ -162,15 +160,15 @@ def of_dvc(name: str, value: str) -> str | None:
 
 
 def is_dvc(command: list[str]) -> bool:
-    """Tell whether a command line is that of DVC: `dvc repro`, `python -m dvc repro`, or DVC's call of itself."""
+    """Return whether a command line is DVC's: `dvc repro`, `python -m dvc repro`, or DVC's call of itself."""
     return any(Path(word).name == "dvc" or word.endswith("dvc/__main__.py") for word in command[:6])
 
 
 def refuse_unusable() -> None:
-    """Raise UserError where nothing can run with what the user set."""
+    """Raise UserError if nothing can run with what the user has set."""
     for name in AUTHORITIES:
         if name.startswith("PREFECT_") and not os.environ.get("PREFECT_API_URL"):
-            continue  # it is for a server that is not asked (orchestration/prefect/server.py)
+            continue  # for a foreign server, which is not used (orchestration/prefect/server.py)
         if (value := os.environ.get(name)) and not Path(value).exists():
             raise UserError(f"{name} names {value}, which does not exist. Correct it or unset it.")
     if sys.flags.optimize > 1:
@@ -178,13 +176,13 @@ def refuse_unusable() -> None:
 
 
 def refuse_faulty_prefect() -> None:
-    """Raise UserError where Prefect cannot read the settings that are passed on to it."""
+    """Raise UserError if Prefect cannot read the settings that are passed on to it."""
     if "prefect" in sys.modules:
         return
     from pydantic import ValidationError
 
     faults = []
-    with quiet_stderr():  # Prefect tells of them, too, at length
+    with quiet_stderr():  # Prefect reports them, too, at length
         try:
             from prefect.settings import Settings
 
@@ -200,12 +198,12 @@ def refuse_faulty_prefect() -> None:
 
 
 def positive(_name: str, value: str) -> str | None:
-    """Keep a number of columns or lines; with 0 nothing is printed."""
+    """Keep a positive number of columns or lines; with 0 nothing is printed."""
     return value if value.isdecimal() and int(value) > 0 else None
 
 
 def warn_as_usual() -> None:
-    """Have warnings of libraries be what they are without PYTHONWARNINGS: printed once, or not at all."""
+    """Treat warnings of libraries as without PYTHONWARNINGS: printed once, or not at all."""
     warnings.resetwarnings()
     for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", kind)
@@ -315,6 +313,6 @@ FAMILIES = (
 
 
 def described(chosen: Family) -> str:
-    """Return the row of a family in the document's table."""
+    """Return the row of a family in the table of the document."""
     names = ", ".join(f"`{name}`" for name in chosen.names)
     return f"| {names} | {chosen.rule}{f': `{chosen.value}`' if chosen.value else ''} | {chosen.why} |"

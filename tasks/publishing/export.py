@@ -21,7 +21,7 @@ from datasets.dataset import to_values
 from models.common.features import columns_needed, compute_inputs
 from models.common.outputs import MAIN_OUTPUT, named_outputs, network_input
 from runtime.errors import UserError
-from runtime.isolated_process import run_fresh
+from runtime.isolated_process import run_isolated
 from tasks.data.files import write_json
 from tasks.data.normalization import normalize
 from tasks.data.raw import read_raw
@@ -139,7 +139,7 @@ def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[s
         # TensorFlow takes [ ] and the like in a path for a pattern: so its path, from where it is loaded, has none.
         Path(folder, "saved_model").symlink_to(saved_model.resolve())
         arguments = ["saved_model", "inputs.npz", "outputs.npz"]
-        code, errors = run_fresh(LOADER, arguments, Path(folder))
+        code, errors = run_isolated(LOADER, arguments, Path(folder))
         if code:
             if os.strerror(errno.ENOSPC) in errors:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)

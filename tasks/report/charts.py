@@ -17,7 +17,7 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
-from runtime.process_pool import processes_beside
+from runtime.process_pool import process_pool
 
 WIDTH, HEIGHT = 400, 220
 SMALL_WIDTH, SMALL_HEIGHT = 220, 120
@@ -62,7 +62,7 @@ class Figure:
 def drawn_beside() -> Iterator[Executor]:
     """Draw the figures that the block makes in processes beside it, for a conversion lets no other thread go on."""
     # What Altair looks at otherwise, chart by chart, is of our own making.
-    with processes_beside(MOST_PROCESSES) as processes, debug_mode(False):
+    with process_pool(MOST_PROCESSES) as processes, debug_mode(False):
         token = _drawing.set(processes)
         try:
             yield processes
