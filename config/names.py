@@ -64,8 +64,8 @@ def build_arguments(root: Path, family: str) -> dict[str, bool] | None:
     }
 
 
-def views(root: Path, dictionary: str) -> list[str] | None:
-    """Return the keys of `dictionary` in `root`/models/common/features.py, if it is one literal."""
+def definitions(root: Path, dictionary: str) -> list[str] | None:
+    """Return the keys of `dictionary` in `root`/models/common/features.py, if they are written down as a whole."""
     module = read_module(root / "models/common/features.py")
     return keys_of(module, dictionary) if module else None
 

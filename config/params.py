@@ -39,7 +39,7 @@ from ruamel.yaml.events import (
 
 from config import paths
 from config.lockable import refuse_unwritable
-from config.names import build_arguments, dataset_files, families, views
+from config.names import build_arguments, dataset_files, definitions, families
 from runtime.disk import refuse_unless_file
 from runtime.errors import UserError, shortened, unknown_name
 from runtime.process_pool import usable_cores
@@ -252,7 +252,7 @@ class Fit(Section):
     @field_validator("sample_weight")
     @classmethod
     def weight_exists(cls, name: str | None, info: ValidationInfo) -> str | None:
-        return name and known_view("weight", "WEIGHT_VIEWS", name, info)
+        return name and known_definition("sample weight", "SAMPLE_WEIGHTS", name, info)
 
     @field_validator("profile_batches", mode="before")
     @classmethod
@@ -289,8 +289,8 @@ class ModelParams(Section):
     dataset: str
     task: Task
     family: str  # the module of models/ that builds it
-    inputs: dict[Name, str] = Field(min_length=1)  # input of the network: view of a prepared row
-    target: str  # view of a prepared row; every output learns it
+    inputs: dict[Name, str] = Field(min_length=1)  # name of each input of the network: its feature
+    target: str  # what every output learns
     build: Arguments = {}  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
@@ -305,15 +305,15 @@ class ModelParams(Section):
 
     @field_validator("inputs")
     @classmethod
-    def input_views_exist(cls, inputs: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    def features_exist(cls, inputs: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         for name in inputs.values():
-            known_view("input", "INPUT_VIEWS", name, info)
+            known_definition("feature", "FEATURES", name, info)
         return inputs
 
     @field_validator("target")
     @classmethod
-    def target_view_exists(cls, name: str, info: ValidationInfo) -> str:
-        return known_view("target", "TARGET_VIEWS", name, info)
+    def target_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_definition("target", "TARGETS", name, info)
 
     @field_validator("build")
     @classmethod
@@ -334,21 +334,21 @@ class ModelParams(Section):
         return self
 
 
-def known_view(kind: str, dictionary: str, name: str, info: ValidationInfo) -> str:
-    """Return the name of a view.
+def known_definition(kind: str, dictionary: str, name: str, info: ValidationInfo) -> str:
+    """Return `name`, if models/common/features.py defines it.
 
     Args:
         kind: for the message, such as "input".
-        dictionary: where models/common/features.py defines views of this kind.
+        dictionary: where models/common/features.py defines names of this kind.
         name: as params.yaml has it.
         info: has the project's folder as its context.
 
     Raises:
-        ValueError: there is no such view.
+        ValueError: there is no such definition.
     """
-    known = views(info.context, dictionary) if info.context else None
+    known = definitions(info.context, dictionary) if info.context else None
     if known is not None and name not in known:
-        raise ValueError(unknown_name(f"{kind} view", name, known, "The views of models/common/features.py"))
+        raise ValueError(unknown_name(kind, name, known, f"The {kind}s of models/common/features.py"))
     return name
 
 
@@ -395,21 +395,21 @@ class Baseline(Section):
     """A model of scikit-learn on raw columns, with which networks are compared."""
 
     dataset: str
-    inputs: str  # a view that selects columns
+    inputs: str  # a feature
     target: str
     estimator: Literal["dummy", "perceptron", "mlp"]
-    standardise: bool = False
+    standardize: bool = False
     arguments: Arguments = {}  # keyword arguments of the estimator
 
     @field_validator("inputs")
     @classmethod
-    def input_view_exists(cls, name: str, info: ValidationInfo) -> str:
-        return known_view("input", "INPUT_VIEWS", name, info)
+    def feature_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_definition("feature", "FEATURES", name, info)
 
     @field_validator("target")
     @classmethod
-    def target_view_exists(cls, name: str, info: ValidationInfo) -> str:
-        return known_view("target", "TARGET_VIEWS", name, info)
+    def target_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_definition("target", "TARGETS", name, info)
 
     @field_validator("arguments")
     @classmethod
@@ -434,7 +434,7 @@ class Params(Section):
     models: dict[Name, ModelParams]
     baselines: dict[Name, Baseline] = {}
     lecture_recipes: dict[str, LectureRecipe] = {}
-    notes: dict[str, ReferenceMetrics] = {}  # metrics that the lecture notes publish, shown with ours
+    notes: dict[str, ReferenceMetrics] = {}  # the published results of the lecture notes, by model
 
     @field_validator("datasets")
     @classmethod

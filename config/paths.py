@@ -12,6 +12,7 @@ LOGS = Path("logs")
 CHECKPOINTS = Path("checkpoints")
 BASELINES = ARTIFACTS / "baselines"
 REPORTS = Path("reports")
+LAST_RUN = REPORTS / "last_run.js"  # the timeline of the last `make pipeline`, no output of DVC
 FOLDERS = (RAW, PREPARED, ARTIFACTS, LOGS, CHECKPOINTS, REPORTS, STAGING)
 
 SPLITS = ("train", "valid", "test")

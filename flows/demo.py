@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 from config import paths
 from config.params import load_params
 from flows.metrics import show_metrics
-from orchestration.command_line import run_in_foreground, exit_on_user_error
+from orchestration.command_line import exit_on_user_error, run_in_foreground
 from orchestration.workspace_lock import refuse_unusable_folders
 from runtime.disk import refuse_unwritable
 from runtime.errors import UserError

@@ -41,6 +41,7 @@ from orchestration.resources import Resources, resources_of
 from orchestration.scheduler import Launch, run_schedule
 from orchestration.settings import override
 from orchestration.status import DONE, STATE_NAMES, StageStatus, status_of_state
+from orchestration.timeline import Timeline
 from runtime.disk import explain
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_RUN, STAGES_NOT_DONE
@@ -119,6 +120,7 @@ def run_graph(
     plan, before = read_plan(targets), locked_stages()
     statuses: dict[str, StageStatus] = {}
     futures: dict[str, PrefectFuture] = {}
+    timeline = Timeline({stage: plan.needs[stage] for stage in plan.order})
     with show_progress(len(plan.order)) as progress, open_executor(runner, address, params, jobs) as executor:
         resources = {stage: resources_of(stage, params, executor.machine) for stage in plan.order}
 
@@ -129,6 +131,7 @@ def run_graph(
             def run_stage() -> State:
                 return bring_up_to_date(launch, unchanged, force, resources[stage], executor, progress)
 
+            timeline.started(stage)
             done = [futures[need] for need in needs if statuses[need] in DONE]
             stage_task = task(name=stage, task_run_name=stage)(run_stage)
             futures[stage] = stage_task.submit(return_state=False, wait_for=done)
@@ -137,6 +140,7 @@ def run_graph(
         def status_of(stage: str, future: Any) -> StageStatus:
             future.wait()  # before that, its state is not the last one
             statuses[stage] = status_of_state(future.state.name)
+            timeline.ended(stage, statuses[stage])
             progress.ended(stage, statuses[stage])
             return statuses[stage]
 
@@ -151,6 +155,9 @@ def run_graph(
             raise
         finally:
             put_in_order(plan.order, before)
+            # An experiment leaves the report as it was.
+            if reports_failures and (fault := timeline.write()):
+                progress.show(fault)
         if reports_failures and statuses.get("report") == "not run":
             report_failures(statuses, executor, progress)
         message = summary(statuses, time.monotonic() - began)

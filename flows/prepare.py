@@ -17,7 +17,7 @@ def prepare(dataset: str) -> None:
     params = load_params().dataset(dataset)
     chosen = get_dataset(dataset)
     provenance = read_provenance_task(chosen)
-    table = read_raw_task(chosen, provenance["sha256"])
+    table = read_raw_task(chosen, provenance.sha256)
     prepared = prepare_task(chosen, params, table, provenance)
     with atomic_folder(paths.prepared_folder(dataset), others="refuse") as folder:
         write_prepared_task(prepared, folder)

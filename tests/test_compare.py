@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import DVC, edit_params
 
-from tasks.report.comparison import figures
+from tasks.report.comparison import metric_rows
 
 pytestmark = pytest.mark.xdist_group("repo")  # one worker runs all that share the repository
 
@@ -47,7 +47,7 @@ def test_what_differs_from_the_last_commit_is_shown(compare, repo):
 def test_a_workspace_that_is_as_committed_differs_in_nothing(compare, repo):
     assert compare("HEAD", "workspace").returncode == 0
     page = (repo / "reports/compare.html").read_text()
-    assert "No figure differs." in page
+    assert "No metric differs." in page
     assert "No parameter differs." in page
 
 
@@ -68,12 +68,12 @@ def test_less_is_better_for_errors_and_more_for_accuracy():
             "epochs": {"old": 1, "new": 2, "diff": 1},
         }
     }
-    assert [(row["figure"], row["better"]) for row in figures(diff)] == [
-        ("accuracy", False),
-        ("aux_rmse", True),
+    assert [(row["metric"], row["outcome"]) for row in metric_rows(diff)] == [
+        ("accuracy", "worse"),
+        ("aux_rmse", "better"),
         ("loss", None),
     ]
     baselines = {"artifacts/baselines/metrics.json": {"dummy.metrics.test.rmse": {"old": 1, "new": 2, "diff": 1}}}
-    assert figures(baselines) == [
-        {"model": "dummy", "split": "test", "figure": "rmse", "old": 1, "new": 2, "change": 1, "better": False}
+    assert metric_rows(baselines) == [
+        {"model": "dummy", "split": "test", "metric": "rmse", "old": 1, "new": 2, "change": 1, "outcome": "worse"}
     ]

@@ -26,7 +26,7 @@ from orchestration.workspace_lock import WORKSPACE_LOCK, exclusive_workspace
 from runtime.atomic_outputs import atomic_files, atomic_folder, write_text
 from runtime.disk import explain
 from runtime.errors import UserError
-from tasks.data.normalization import read_statistics
+from tasks.data.normalization import read_normalization
 from tasks.data.raw import read_provenance, read_raw
 from tasks.report.read import read_artifacts
 from tasks.training.checkpoints import open_checkpoints
@@ -412,7 +412,7 @@ READERS = [
     (paths.STAGING / "data-raw-iris.lock", ingests),
     (paths.raw_provenance("iris"), lambda: read_provenance(get_dataset("iris"))),
     (paths.raw_table("iris"), lambda: read_raw(get_dataset("iris"), "")),
-    (paths.PREPARED / "iris/normalization.json", lambda: read_statistics("iris")),
+    (paths.PREPARED / "iris/normalization.json", lambda: read_normalization("iris")),
 ]
 
 
