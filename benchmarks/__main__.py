@@ -24,7 +24,7 @@ from typing import IO, Any
 from benchmarks import graph
 from config import paths
 from config.params import Params, load_params
-from orchestration.command_line import telling_mistakes
+from orchestration.command_line import exit_on_user_error
 from runtime.errors import UserError
 from runtime.stderr import quiet_stderr
 from tasks.data.files import read_json, write_json
@@ -324,7 +324,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE", help=f"default: {RESULTS}")
     given = parser.parse_args()
     parts = given.parts or (["fit"] if given.models else PARTS)
-    with telling_mistakes():
+    with exit_on_user_error():
         params = load_params()
         names = given.models or (QUICK_MODELS if given.quick else list(params.models))
         for name in names:

@@ -9,7 +9,7 @@ from orchestration.command_line import run
 
 @flow(name="baselines")
 def baselines() -> None:
-    """Fit scikit-learn's models and the guesses that the networks are compared with."""
+    """Fit the models of scikit-learn, dummies included, with which networks are compared."""
     from runtime.atomic_outputs import atomic_folder
     from tasks.reference.baselines import baseline_task, write_baselines_task
 

@@ -13,7 +13,7 @@ from tasks.preparation.prepare import prepare_task, write_prepared_task
 
 @flow(name="prepare", flow_run_name="prepare-{dataset}")
 def prepare(dataset: str) -> None:
-    """Split and normalise the raw rows of `dataset`, a name of params.yaml."""
+    """Split the raw rows of `dataset`, a name of params.yaml, and compute their normalization."""
     params = load_params().dataset(dataset)
     chosen = get_dataset(dataset)
     provenance = read_provenance_task(chosen)

@@ -10,7 +10,7 @@ from runtime.stderr import quiet_stderr
 
 @flow(name="train", flow_run_name="train-{model}")
 def train(model: str) -> None:
-    """Fit, export and evaluate `model`, a name of params.yaml; publish it when all of that succeeded."""
+    """Fit, export and evaluate `model`, a name of params.yaml, and publish it if all of that succeeds."""
     params = load_params()
     recipe = params.model(model)
 
@@ -23,7 +23,7 @@ def train(model: str) -> None:
 
         threads = params.hardware.training_threads(get_dataset(recipe.dataset).has_pictures)
         use_device(params.hardware.device, threads)
-        keras.ops.zeros(())  # the first operation prints too
+        keras.ops.zeros(())  # TensorFlow prints at its first operation, too
 
     from runtime.atomic_outputs import atomic_folder
     from tasks.data.normalization import read_normalization_task
@@ -59,7 +59,7 @@ def train(model: str) -> None:
         watch.lap("fit")
         export_task(fitted.model, recipe, normalization, describe_origin(schema, params.seed), folder)
         sample = sample_outputs(fitted.model, examples["valid"])
-        verified = verify_export_task.submit(sample, recipe, schema.raw_sha256, folder)  # in a process beside this
+        verified = verify_export_task.submit(sample, recipe, schema.raw_sha256, folder)  # in a process of its own
         write_network_task(fitted.model, examples["valid"], folder)
         watch.lap("export")
         evaluation = evaluate_task(fitted.model, recipe, schema, memory, **examples)

@@ -22,7 +22,7 @@ from datasets.dataset import to_values
 from models.common.features import columns_needed, compute_inputs
 from models.common.outputs import MAIN_OUTPUT, named_outputs, network_input
 from runtime.errors import UserError
-from runtime.isolated_process import run_fresh
+from runtime.isolated_process import run_isolated
 from tasks.data.files import write_json
 from tasks.data.normalization import Normalization
 from tasks.data.raw import read_raw
@@ -163,7 +163,7 @@ def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[s
         # TensorFlow reads [ ] and the like in a path as a pattern, so it gets a relative path without any.
         Path(folder, "saved_model").symlink_to(saved_model.resolve())
         arguments = ["saved_model", "inputs.npz", "outputs.npz"]
-        code, errors = run_fresh(LOADER, arguments, Path(folder))
+        code, errors = run_isolated(LOADER, arguments, Path(folder))
         if code:
             if os.strerror(errno.ENOSPC) in errors:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)

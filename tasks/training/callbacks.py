@@ -8,6 +8,7 @@ import keras
 
 from config import paths
 from runtime.errors import UserError
+from runtime.progress_line import EpochProgress
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class ProgressLog(keras.callbacks.Callback):
         if now - self.last_line >= self.within_seconds:
             self.last_line = now
             share = (batch + 1) / self.params["steps"]
-            logger.info("epoch %d/%d  %.0f %%", self.epoch + 1, self.params["epochs"], 100 * share)
+            logger.info("%s", EpochProgress(self.epoch + 1, self.params["epochs"], (f"{100 * share:.0f} %",)))
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.monotonic()
@@ -43,9 +44,9 @@ class ProgressLog(keras.callbacks.Callback):
         if done < epochs and now - self.last_line < self.interval_seconds:
             return
         self.last_line = now
-        metrics = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+        measured = (f"{name} {value:.4f}" for name, value in (logs or {}).items())
         left = (now - self.began) / (done - self.first) * (epochs - done)
-        logger.info("epoch %d/%d  %s  %s", done, epochs, metrics, f"{left:.0f} s left" if left else "done")
+        logger.info("%s", EpochProgress(done, epochs, (*measured, f"{left:.0f} s left" if left else "done")))
 
 
 class EpochClock(keras.callbacks.Callback):
