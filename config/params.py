@@ -242,7 +242,7 @@ class Fit(Section):
     epochs: Epochs
     batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)]
     class_weight: Literal["balanced"] | dict[str, Weight] | None = None  # by class name; 1 for classes without an entry
-    sample_weight: str | None = None  # a view of models/common/features.py; multiplied by class_weight
+    sample_weight: str | None = None  # a sample weight of models/common/features.py; multiplied by class_weight
     early_stopping: EarlyStopping | None = None
     checkpoint: Checkpoint | None = None
     loss_ratio: bool = False  # log the validation loss divided by the training loss
