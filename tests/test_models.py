@@ -185,7 +185,7 @@ def test_the_auxiliary_output_sees_the_deep_path_alone():
             "feature_extractors",
             {"grey": (64, 64, 1)},
             {"extractors": {"a": {"input": "gray", "kernel": 4}}, "filters": [3], "hidden": [], "outputs": 1},
-            "look at gray, the inputs are grey",
+            "read gray, the inputs are grey",
         ),
         ("wide_deep_subclassed", {"x": (3,)}, {"hidden": [3], "outputs": 1}, "wide and deep, got x"),
     ],
