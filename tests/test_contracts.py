@@ -17,7 +17,7 @@ from config.params import load_params
 from datasets import get_dataset
 from datasets.dataset import to_column
 from runtime.errors import UserError
-from tasks.data.contracts import read_contract
+from tasks.data.contracts import read_contract, write_contract
 from tasks.data.examples import read_examples
 from tasks.data.files import read_table, write_table
 from tasks.data.normalization import read_normalization
@@ -93,6 +93,12 @@ def test_what_a_file_states_is_checked(prepared, path, keys, value, told):
     with pytest.raises(UserError, match=rf"{path}.*{told}.*dvc repro --force") as error:
         READ[path]()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", READ)
+def test_what_is_read_is_written_as_the_same_bytes(prepared, path):
+    write_contract(Path("again.json"), READ[path]())
+    assert Path("again.json").read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize(
