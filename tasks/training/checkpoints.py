@@ -4,6 +4,7 @@ They are no output of a DVC stage, because DVC removes outputs before the stage 
 result with or without them.
 """
 
+import csv
 import hashlib
 import json
 import logging
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 
 from config.params import ModelParams
 from runtime.atomic_outputs import remove
@@ -96,7 +96,7 @@ def is_readable(folder: Path) -> bool:
     """Tell whether the metrics of the finished epochs can be read."""
     try:
         read_history(folder)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     return True
 
@@ -143,9 +143,17 @@ def describe_training(params: ModelParams, seed: int, how: Sequence[str], train:
 
 
 def read_history(folder: Path) -> dict[str, list[float]]:
-    """Return the metrics of every epoch of a resumed training, from its first epoch on; {} without a file."""
+    """Return the metrics of every epoch of a resumed training, from its first epoch on; {} without a file.
+
+    Raises ValueError, KeyError or TypeError where the file is damaged.
+    """
     file = folder / "history.csv"
     if not file.exists():
         return {}
-    rows = pd.read_csv(file, float_precision="round_trip").drop_duplicates("epoch", keep="last").sort_values("epoch")
-    return {str(name): [float(value) for value in rows[name]] for name in rows.columns if name != "epoch"}
+    with file.open(newline="", encoding="utf-8") as text:
+        rows = csv.DictReader(text)
+        names = [name for name in rows.fieldnames or () if name != "epoch"]
+        by_epoch = {int(row["epoch"]): row for row in rows}  # of an epoch that was run twice, the last one
+    if not by_epoch:
+        raise ValueError(f"{file} has no rows")
+    return {name: [float(by_epoch[epoch][name]) for epoch in sorted(by_epoch)] for name in names}
