@@ -11,11 +11,11 @@ import pytest
 from conftest import DVC, edit_params
 from prefect.utilities.callables import parameter_schema
 
-from flows import deployed
+from flows import deployments
 from flows.pipeline import pipeline
 
 ENTRYPOINTS = {"pipeline": "flows/pipeline.py:pipeline", "train": "flows/deployments.py:train_model"}
-FLOWS = {"pipeline": pipeline, "train": deployed.train_model}
+FLOWS = {"pipeline": pipeline, "train": deployments.train_model}
 
 
 @pytest.fixture
