@@ -1,4 +1,4 @@
-"""Where everything lies in a workspace, relative to its root (the current directory of every command)."""
+"""The paths of a workspace, relative to its root, which is the current directory of every command."""
 
 from pathlib import Path
 

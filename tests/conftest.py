@@ -129,7 +129,7 @@ def serve(home: Path, **settings: str) -> Iterator[str]:
     with bound_socket(None) as listener, (home / "server.log").open("w") as log:
         port, descriptor = listener.getsockname()[1], listener.fileno()
         words = [os.getpid(), home / "server", descriptor]
-        keeper = subprocess.Popen(  # which ends it even when the tests are killed
+        supervisor = subprocess.Popen(  # which ends it even when the tests are killed
             [sys.executable, "-m", "orchestration.prefect.server", *map(str, words)],
             cwd=ROOT,
             env={**own, **BARE, SERVER: "1", "PREFECT_HOME": ".", "PREFECT_SERVER_ANALYTICS_ENABLED": "0", **settings},
@@ -143,7 +143,7 @@ def serve(home: Path, **settings: str) -> Iterator[str]:
         assert answers(address, 120), (home / "server.log").read_text()
         yield address
     finally:
-        stop(keeper)
+        stop(supervisor)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def train(name: str, folder, execution: str, precision: str = "float32", **fit_p
     recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={**short, **fit_params})})
     hardware = params.hardware.model_copy(update={"execution": execution, "precision": precision})
     splits = take(recipe, "train", ROWS), take(recipe, "valid", VALID_ROWS)
-    return fit(name, recipe, 42, hardware, *splits, source="sample", logs=None, checkpoints=folder / "checkpoints")
+    return fit(name, recipe, 42, hardware, *splits, logs=None, checkpoints=folder / "checkpoints")
 
 
 def by_hand(name: str, fitted: Fitted) -> list[np.ndarray]:

@@ -212,7 +212,7 @@ chosen = params.hardware.model_copy(update={"precision": sys.argv[1], "device": 
 hardware.use_device("cpu", None)
 recipe = params.model("multi_input_cnn")
 splits = [read_examples(recipe, split) for split in ("train", "valid")]
-fitted = fit("multi_input_cnn", recipe, 42, chosen, *splits, source="sample", logs=None, checkpoints=Path(sys.argv[2]))
+fitted = fit("multi_input_cnn", recipe, 42, chosen, *splits, logs=None, checkpoints=Path(sys.argv[2]))
 digest = hashlib.sha256(b"".join(weight.tobytes() for weight in fitted.model.get_weights()))
 print(fitted.precision, digest.hexdigest(), [weight.name for weight in fitted.model.weights])
 print(fitted.precision_reason, file=sys.stderr)
@@ -278,7 +278,7 @@ weights = []
 for devices in (None, ["CPU:0", "CPU:1"]):
     mirrored = tf.distribute.MirroredStrategy(devices) if devices else None
     fitting.data_parallel = lambda: mirrored
-    fitted = fitting.fit(name, recipe, 42, hardware, *splits, source="sample", logs=None, checkpoints=Path(folder))
+    fitted = fitting.fit(name, recipe, 42, hardware, *splits, logs=None, checkpoints=Path(folder))
     assert all(np.isfinite(fitted.history["val_loss"]))
     weights.append(fitted.model.get_weights())
     print(fitted.history)

@@ -55,9 +55,9 @@ def test_a_network_of_too_many_layers_is_refused(monkeypatch):
     params = load_params(ROOT / "params.yaml").model("fashion_cnn").model_copy(update={"build": many})
     with pytest.raises(UserError, match=r"blocks\.0\.convolutions: Input should be less than or equal to 100"):
         check_size("fashion_cnn", params, {"image": (28, 28, 1)}, 1000)
-    monkeypatch.setattr(recipe, "SET_UP_SECONDS", 1)
+    monkeypatch.setattr(recipe, "MAX_BUILD_SECONDS", 1)
     monkeypatch.setattr(recipe, "build_model", lambda *_: time.sleep(30))
-    with pytest.raises(UserError, match="is not set up in 1 s: it has too many layers"):
+    with pytest.raises(UserError, match="is not built within 1 s: it has too many layers"):
         check_size("fashion_cnn", params, {"image": (28, 28, 1)}, 1000)
 
 
@@ -76,7 +76,7 @@ hardware = params.hardware.model_copy(update={"device": "cpu"})
 use_device("cpu", 1)
 recipe = params.model("fashion_cnn")
 splits = [read_examples(recipe, split).take(range(96)) for split in ("train", "valid")]
-fitted = fitting.fit("m", recipe, 42, hardware, *splits, source="sample", logs=None, checkpoints=Path(sys.argv[2]))
+fitted = fitting.fit("m", recipe, 42, hardware, *splits, logs=None, checkpoints=Path(sys.argv[2]))
 digest = hashlib.sha256(b"".join(weight.tobytes() for weight in fitted.model.get_weights()))
 print(digest.hexdigest(), fitted.history, [layer.name for layer in fitted.model.layers])
 """

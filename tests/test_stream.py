@@ -93,7 +93,7 @@ def test_a_model_trained_and_measured_from_disk_is_that_from_memory(small_groups
         splits = {split: open_split(recipe, split, memory) for split in ("train", "valid")}
         assert isinstance(splits["train"], Examples if memory > 1 else Stream)
         folders = {"logs": None, "checkpoints": tmp_path / "checkpoints"}
-        fitted.append(fitting.fit(name, recipe, 42, hardware, **splits, source="sample", **folders))
+        fitted.append(fitting.fit(name, recipe, 42, hardware, **splits, **folders))
         measured.append(evaluate(fitted[-1].model, recipe, schema, memory, **splits))
     for one, other in zip(fitted[0].model.get_weights(), fitted[1].model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)

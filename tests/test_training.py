@@ -22,11 +22,12 @@ from models.common.outputs import named_outputs, network_input
 from runtime.errors import UserError
 from tasks.data.examples import Examples, read_examples
 from tasks.data.files import read_table, write_table
-from tasks.data.normalization import read_statistics
+from tasks.data.normalization import read_normalization
 from tasks.data.raw import read_raw
 from tasks.data.schema import read_schema
 from tasks.evaluation import evaluate as evaluation
-from tasks.evaluation.evaluate import evaluate, figures_per_quarter
+from tasks.evaluation.evaluate import evaluate
+from tasks.evaluation.metrics import metrics_per_quarter
 from tasks.publishing.export import describe_origin, export, raw_columns_needed, sample_outputs, verify_export
 from tasks.publishing.run_record import Stopwatch
 from tasks.training.fit import Fitted, fit, write_history
@@ -39,16 +40,15 @@ MODELS = list(load_params(ROOT / "params.yaml").models)
 def raw_rows(name: str, rows: np.ndarray):
     """Return the given raw rows of the data set of model `name`."""
     params = load_params().model(name)
-    return read_raw(get_dataset(params.dataset), read_schema(params.dataset)["raw_sha256"]).take(rows)
+    return read_raw(get_dataset(params.dataset), read_schema(params.dataset).raw_sha256).take(rows)
 
 
 def train(name: str) -> tuple[Fitted, dict]:
     """Fit model `name` in the current workspace; also return its train and valid examples."""
     params = load_params().model(name)
     examples = {split: read_examples(params, split) for split in ("train", "valid")}
-    source = read_schema(params.dataset)["source"]
     folders = {"logs": paths.logs_folder(name) / "run", "checkpoints": paths.checkpoints_folder(name)}
-    return fit(name, params, 42, load_params().hardware, **examples, source=source, **folders), examples
+    return fit(name, params, 42, load_params().hardware, **examples, network=f"{name}_sample", **folders), examples
 
 
 # Runs in a directory without our code, with nothing but TensorFlow.
@@ -80,7 +80,7 @@ def test_every_model_trains_the_same_twice_and_its_export_answers_raw_rows_likew
 
     params = load_params().model(name)
     schema = read_schema(params.dataset)
-    export(fitted.model, params, read_statistics(params.dataset), describe_origin(schema, 42), tmp_path)
+    export(fitted.model, params, read_normalization(params.dataset), describe_origin(schema, 42), tmp_path)
 
     features = raw_columns_needed(params)
     test = read_examples(params, "test")
@@ -110,12 +110,12 @@ def test_every_model_trains_the_same_twice_and_its_export_answers_raw_rows_likew
 def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_path):
     fitted, examples = train("housing_mlp")
     params = load_params().model("housing_mlp")
-    wrong = read_statistics("california_housing")
-    wrong["mean"]["MedInc"] += 1
+    wrong = read_normalization("california_housing")
+    wrong = wrong.model_copy(update={"mean": {**wrong.mean, "MedInc": wrong.mean["MedInc"] + 1}})
     export(fitted.model, params, wrong, {}, tmp_path)
     sample = sample_outputs(fitted.model, examples["valid"])
     with pytest.raises(UserError, match="differ"):
-        verify_export(sample, params, read_schema("california_housing")["raw_sha256"], tmp_path)
+        verify_export(sample, params, read_schema("california_housing").raw_sha256, tmp_path)
 
 
 def test_training_learns(prepared):
@@ -195,20 +195,21 @@ def test_slices_cover_the_test_rows_and_recompose_the_overall_figure():
     rng = np.random.default_rng(0)
     true = rng.uniform(0, 5, 1000)
     frame = pd.DataFrame({"true": true, "predicted": true + rng.normal(size=1000)})
-    slices = figures_per_quarter(frame, "value")
-    assert sum(part["rows"] for part in slices.values()) == 1000
-    squares = sum(part["rmse"] ** 2 * part["rows"] for part in slices.values())
+    error = frame["predicted"] - frame["true"]
+    slices = metrics_per_quarter("value", frame["true"], error)
+    assert sum(part.rows for part in slices.values()) == 1000
+    squares = sum(part.rmse**2 * part.rows for part in slices.values())
     assert math.sqrt(squares / 1000) == pytest.approx(root_mean_squared_error(frame["true"], frame["predicted"]))
-    assert figures_per_quarter(frame.head(99), "value") == {}
+    assert metrics_per_quarter("value", frame["true"].head(99), error.head(99)) == {}
 
 
 def test_only_evaluate_reads_the_test_split(prepared, monkeypatch):
     (paths.prepared_folder("iris") / "test.parquet").unlink()
     fitted, examples = train("iris_perceptron")
     params = load_params().model("iris_perceptron")
-    export(fitted.model, params, read_statistics("iris"), {}, prepared)
+    export(fitted.model, params, read_normalization("iris"), {}, prepared)
     sample = sample_outputs(fitted.model, examples["valid"])
-    verify_export(sample, params, read_schema("iris")["raw_sha256"], prepared)
+    verify_export(sample, params, read_schema("iris").raw_sha256, prepared)
     with pytest.raises(UserError, match=r"test\.parquet not found"):
         evaluate(fitted.model, params, read_schema("iris"), 10**9, **examples)
     reads = []
@@ -267,7 +268,7 @@ def check_and_train(name: str) -> None:
         ("housing_mlp", "target", "is_setosa", "'is_setosa' is for iris"),
         ("iris_perceptron", "target", "class", "'binary' does not fit target 'class'; use 'multiclass'"),
         ("iris_perceptron", "family", "mpl", "unknown family 'mpl'. Did you mean 'mlp'"),
-        ("iris_perceptron", "inputs", {"x": "pixels"}, r"models\.iris_perceptron\.inputs: unknown input view 'pixels'"),
+        ("iris_perceptron", "inputs", {"x": "pixels"}, r"models\.iris_perceptron\.inputs: unknown feature 'pixels'"),
         ("linear_neuron", "probes", {"a": {"y": 1}}, "probes.a: gives y; the exported model takes x"),
         ("fashion_mlp", "probes", {"a": {"image": 1}}, "'image' of fashion_mnist is a picture"),
     ],

@@ -22,7 +22,7 @@ from conftest import DVC, ROOT, contents, edit_params, make_repository
 
 from orchestration.prefect.server import free_port
 from orchestration.prefect.services import LogWatch, repeated_failures
-from orchestration.prefect.supervisor import MARK
+from orchestration.prefect.ui_processes import MARK
 
 pytestmark = pytest.mark.xdist_group("ui")
 
@@ -110,12 +110,12 @@ class Ui:
         """Return the process of a part, by what its command line has."""
         if part == "ui":
             return self.process.pid
-        if part == "server":  # the keeper's child
-            return psutil.Process(self.pid("keeper")).children()[0].pid
+        if part == "server":  # the supervisor's child
+            return psutil.Process(self.pid("supervisor")).children()[0].pid
         word = {
             "worker": "orchestration.prefect.worker",
-            "keeper": "orchestration.prefect.server",
-            "guard": "orchestration.prefect.supervisor",
+            "supervisor": "orchestration.prefect.server",
+            "guard": "orchestration.prefect.ui_processes",
         }[part]
         return next(process.pid for process in processes(self.workspace) if word in process.cmdline())
 
@@ -195,15 +195,15 @@ def assert_all_ended(workspace: Path, before: tuple, state: str, id: str) -> Non
 # The process that gets signals, the signals, the exit code of `make ui`, what it says, and the state of the run.
 # That is Crashed where the worker did not hear in time of a cancellation, after its server was started again.
 ENDINGS = [
-    ("ui", [signal.SIGINT, signal.SIGINT], 130, "stopping what runs", "CANCELLED"),
-    ("ui", [signal.SIGTERM], 130, "stopping what runs", "CANCELLED"),
-    ("ui", [signal.SIGHUP], 130, "stopping what runs", "CANCELLED"),
+    ("ui", [signal.SIGINT, signal.SIGINT], 130, "stopping the runs", "CANCELLED"),
+    ("ui", [signal.SIGTERM], 130, "stopping the runs", "CANCELLED"),
+    ("ui", [signal.SIGHUP], 130, "stopping the runs", "CANCELLED"),
     ("ui", [signal.SIGKILL], -9, "`make ui` was killed", "CANCELLED"),
     ("worker", [signal.SIGTERM], 1, "the worker has ended", "CANCELLED"),
     ("worker", [signal.SIGINT, signal.SIGINT], 1, "the worker has ended", "CANCELLED"),
     ("worker", [signal.SIGKILL], 1, "the worker was killed by signal 9", "CRASHED FAILED"),
-    ("keeper", [signal.SIGTERM], 1, "the server has ended", "CANCELLED CRASHED"),
-    ("keeper", [signal.SIGKILL], 1, "the server was killed by signal 9", "CANCELLED"),
+    ("supervisor", [signal.SIGTERM], 1, "the server has ended", "CANCELLED CRASHED"),
+    ("supervisor", [signal.SIGKILL], 1, "the server was killed by signal 9", "CANCELLED"),
     ("server", [signal.SIGKILL], 1, "the server has ended", "CANCELLED CRASHED"),
     ("guard", [signal.SIGKILL], 1, "was killed by signal 9", "CANCELLED CRASHED"),
 ]
@@ -234,7 +234,7 @@ def test_what_two_kills_leave_is_ended_by_the_next_ui(start_ui, workspace):
     before = state_of(workspace)
     ui = start_ui()
     id = ui.training()
-    for pid in [ui.pid("guard"), ui.pid("keeper"), ui.pid("server"), ui.pid("ui")]:
+    for pid in [ui.pid("guard"), ui.pid("supervisor"), ui.pid("server"), ui.pid("ui")]:
         os.kill(pid, signal.SIGKILL)
     ui.wait()
     old = {process.pid for process in processes(workspace)}

@@ -17,13 +17,24 @@ from prefect import task
 from config import paths
 from config.params import Params
 from runtime.errors import UserError
-from tasks.data.files import write_json
+from tasks.data.raw import Provenance
+from tasks.evaluation.metrics_files import ModelMetrics
 from tasks.report.charts import chart_pool
 from tasks.report.dataset_page import describe_data
 from tasks.report.formatting import MARKS, duration, number, percent, signed, sourced
-from tasks.report.index_page import SUMMARY, describe_overview, summarize
+from tasks.report.index_page import describe_overview, summarize
 from tasks.report.model_page import describe_model
-from tasks.report.read import Artifacts, Data, read_artifacts, read_baselines, read_data, read_lecture_recipe
+from tasks.report.read import (
+    Artifacts,
+    BaselineResult,
+    Data,
+    LectureRecipe,
+    read_artifacts,
+    read_baselines,
+    read_data,
+    read_lecture_recipe,
+)
+from tasks.report.summary import SummaryRow, write_summary
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The page loads this script; without a file, the browser would log an error. `make pipeline` replaces it.
@@ -53,7 +64,7 @@ def report(params: Params, folder: Path, statuses: dict[str, str]) -> None:
     data = {name: read_data(name) for name in params.datasets}
     summary = summarize(params, artifacts, recipes, baselines)
     if not statuses and len(summary) == len(params.models) + len(params.baselines):
-        write_json(folder / SUMMARY, summary)
+        write_summary(summary, folder)
 
     with chart_pool() as processes:
         script = processes.submit(bundle)  # which takes a second or two
@@ -78,10 +89,10 @@ class Page:
 
 def describe_pages(
     params: Params,
-    summary: list[dict[str, Any]],
+    summary: list[SummaryRow],
     artifacts: dict[str, Artifacts],
-    recipes: dict[str, dict | None],
-    baselines: dict[str, dict],
+    recipes: dict[str, LectureRecipe | None],
+    baselines: dict[str, BaselineResult],
     data: dict[str, Data],
     statuses: dict[str, str],
 ) -> list[Page]:
@@ -97,13 +108,13 @@ def describe_pages(
         statuses: the status of each stage that the last run did not complete.
     """
     overview = describe_overview(params, summary, artifacts, data, statuses)
-    pages = [Page("index.html", "overview.html.jinja", [row["source"] for row in summary], overview)]
+    pages = [Page("index.html", "overview.html.jinja", [row.source for row in summary], overview)]
     for name, read in artifacts.items():
         recipe = params.models[name]
         compared = {
             other: baseline
             for other, baseline in baselines.items()
-            if (baseline["dataset"], baseline["target"]) == (recipe.dataset, recipe.target)
+            if (baseline.metrics.dataset, baseline.metrics.target) == (recipe.dataset, recipe.target)
         }
         status = statuses.get(f"train@{name}")
         described = describe_model(read, params, data[recipe.dataset], recipes.get(name), compared, status)
@@ -135,8 +146,8 @@ def comparison(params: Params, old: str, new: str, folder: Path) -> None:
         write_assets(folder / "assets", bundle())
 
 
-def sources_of(facts: dict[str, Any] | None) -> list[str]:
-    return [facts["source"]] if facts else []
+def sources_of(facts: ModelMetrics | Provenance | None) -> list[str]:
+    return [facts.source] if facts else []
 
 
 def page_writer(params: Params, folder: Path) -> Callable[[Page], None]:

@@ -18,7 +18,7 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
-from runtime.process_pool import processes_beside
+from runtime.process_pool import process_pool
 from tasks.report.formatting import number
 from tasks.report.verdict import Verdict
 
@@ -74,7 +74,7 @@ class Chart:
 def chart_pool() -> Iterator[Executor]:
     """Render the charts that the block makes in a process pool, because vl-convert holds the GIL."""
     # Altair would validate each chart against the schema of Vega-Lite; the charts are ours, so that is skipped.
-    with processes_beside(MAX_PROCESSES) as processes, debug_mode(False):
+    with process_pool(MAX_PROCESSES) as processes, debug_mode(False):
         token = _pool.set(processes)
         try:
             yield processes

@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.evaluation.metrics import confusion_matrix
+
 CONFIDENCE_BINS = 10
 MAX_ERRORS = 8
 
 
 def confusion(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
     """Return a row for each true class: its name and, for each predicted class, the count and the share of the row."""
-    counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, (predictions["true"], predictions["predicted"]), 1)
+    counts = confusion_matrix(predictions, len(names))
     return [
         {"name": name, "cells": [{"count": int(n), "share": float(n / max(1, row.sum()))} for n in row]}
         for name, row in zip(names, counts, strict=True)

@@ -31,7 +31,7 @@ def describe_data(read: Data, models: list[str]) -> dict[str, Any]:
         "missing": read.missing,
         "provenance": read.provenance,
         "schema": read.schema,
-        "normalization": NORMALIZATIONS[read.statistics["method"]] if read.statistics else None,
+        "normalization": NORMALIZATIONS[read.normalization.method] if read.normalization else None,
         "models": models,
         "columns": describe_columns(read),
         "classes": None,

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from tasks.evaluation.metrics import ClassMetrics, SliceMetrics
+
 MIN_EPOCHS = 5
 SETTLED_EPOCHS = 3  # the first epochs do not count as unstable
 UNSTABLE_RISE = 1.5  # times the lowest validation loss until then
@@ -131,33 +133,33 @@ def count(epochs: int) -> str:
     return f"{epochs} epoch{'s' * (epochs != 1)}"
 
 
-def weak_classes(per_class: dict[str, dict[str, float]]) -> list[Finding]:
+def weak_classes(per_class: dict[str, ClassMetrics]) -> list[Finding]:
     """Return the classes whose F1 on test is far below the mean over the classes."""
     if not per_class:
         return []
-    mean = float(np.mean([metrics["f1"] for metrics in per_class.values()]))
+    mean = float(np.mean([metrics.f1 for metrics in per_class.values()]))
     return [
         Finding(
             "warning",
             f"weak on {name}",
-            f"F1 of {metrics['f1']:.3f}, while the mean over the classes is {mean:.3f}: precision "
-            f"{metrics['precision']:.3f}, recall {metrics['recall']:.3f} on {metrics['rows']:,} rows.",
+            f"F1 of {metrics.f1:.3f}, while the mean over the classes is {mean:.3f}: precision "
+            f"{metrics.precision:.3f}, recall {metrics.recall:.3f} on {metrics.rows:,} rows.",
         )
         for name, metrics in per_class.items()
-        if metrics["rows"] >= MIN_ROWS and metrics["f1"] < mean - WEAK_F1
+        if metrics.rows >= MIN_ROWS and metrics.f1 < mean - WEAK_F1
     ]
 
 
-def weak_slices(slices: dict[str, dict[str, float]], rmse: float) -> list[Finding]:
+def weak_slices(slices: dict[str, SliceMetrics], rmse: float) -> list[Finding]:
     """Return the slices of the test rows whose RMSE is far above that of all rows."""
     return [
         Finding(
             "warning",
             f"weak where {name}",
-            f"RMSE of {metrics['rmse']:.3f}, while that of all rows is {rmse:.3f}; predicted "
-            f"{abs(metrics['bias']):.3f} too {'high' if metrics['bias'] > 0 else 'low'} on average over "
-            f"{metrics['rows']:,} rows.",
+            f"RMSE of {metrics.rmse:.3f}, while that of all rows is {rmse:.3f}; predicted "
+            f"{abs(metrics.bias):.3f} too {'high' if metrics.bias > 0 else 'low'} on average over "
+            f"{metrics.rows:,} rows.",
         )
         for name, metrics in slices.items()
-        if metrics["rows"] >= MIN_ROWS and metrics["rmse"] > WEAK_ERROR * rmse
+        if metrics.rows >= MIN_ROWS and metrics.rmse > WEAK_ERROR * rmse
     ]

@@ -12,11 +12,12 @@ from ruamel.yaml.compat import StringIO
 from config import paths
 from config.params import ModelParams, Params
 from datasets.dataset import Dataset, to_values
+from tasks.evaluation.metrics_files import BaselineMetrics, ModelMetrics
 from tasks.report import charts, classification, regression
 from tasks.report.diagnosis import SETTLED_EPOCHS, diagnose, weak_classes, weak_slices
 from tasks.report.images import filter_tiles, sheet, to_png
 from tasks.report.network_diagram import draw
-from tasks.report.read import Artifacts, Data
+from tasks.report.read import Artifacts, BaselineResult, Data, LectureRecipe
 from tasks.report.verdict import PRIMARY_METRIC, Evidence, compare_with_reference
 
 EXAMPLES = 3
@@ -26,8 +27,8 @@ def describe_model(
     read: Artifacts,
     params: Params,
     data: Data,
-    lecture_recipe: dict | None,
-    baselines: dict[str, dict],
+    lecture_recipe: LectureRecipe | None,
+    baselines: dict[str, BaselineResult],
     status: str | None,
 ) -> dict[str, Any]:
     """Return what the page of a model shows.
@@ -41,11 +42,11 @@ def describe_model(
         status: of its training, if the last run did not complete it.
     """
     recipe, metrics = params.models[read.name], read.metrics
-    baselines = {name: other for name, other in baselines.items() if metrics and is_comparable(other, metrics)}
-    notes = comparable_notes(params, read.name, metrics["source"] if metrics else "real") or {}
-    task = metrics["task"] if metrics else recipe.task
+    baselines = {name: other for name, other in baselines.items() if metrics and is_comparable(other.metrics, metrics)}
+    notes = comparable_notes(params, read.name, metrics.source if metrics else "real") or {}
+    task = metrics.task if metrics else recipe.task
     metric = PRIMARY_METRIC[task]
-    evidence = Evidence((lecture_recipe or {}).get("runs", ()), read.predictions, data.split_rows)
+    evidence = Evidence(lecture_recipe.runs if lecture_recipe else (), read.predictions, data.split_rows)
     page: dict[str, Any] = {
         "name": read.name,
         "dataset": {"name": data.dataset.name, "title": data.dataset.title},
@@ -59,15 +60,15 @@ def describe_model(
         "metrics": metrics,
         "run": read.run,
         "notes": notes,
-        "verdict": compare_with_reference(metrics["metrics"], notes, metric, evidence) if metrics else None,
-        "baselines": {name: other["metrics"]["test"][metric] for name, other in baselines.items()},
+        "verdict": compare_with_reference(metrics.metrics, notes, metric, evidence) if metrics else None,
+        "baselines": {name: other.metrics.metrics["test"][metric] for name, other in baselines.items()},
         "findings": [],
         "curves": [],
         "lecture_recipe": describe_lecture_recipe(lecture_recipe, metric, notes) if lecture_recipe else None,
         "classification": None,
         "regression": None,
         "examples": [],
-        "recipe": to_yaml((read.run or {}).get("recipe") or written(recipe)),
+        "recipe": to_yaml(read.run.recipe if read.run else written(recipe)),
         "network": describe_network(read) if read.graph else None,
     }
     if read.history is not None:
@@ -75,13 +76,13 @@ def describe_model(
         page["curves"] = [charts.learning_curves(read.history, name) for name in curve_columns(read.history, metric)]
     table = rows_of(metrics, data)
     if metrics and read.predictions is not None:
-        names = list(metrics["per_class"])
+        names = list(metrics.per_class)
         if names:
             page["classification"] = describe_classification(read.predictions, names, data.dataset, table)
-            page["findings"] += weak_classes(metrics["per_class"])
+            page["findings"] += weak_classes(metrics.per_class)
         else:
             page["regression"] = describe_regression(read.predictions, page["unit"], data.dataset, table)
-            page["findings"] += weak_slices(page["regression"]["slices"], metrics["metrics"]["test"]["rmse"])
+            page["findings"] += weak_slices(page["regression"]["slices"], metrics.metrics["test"]["rmse"])
         if table is not None:
             page["examples"] = examples(data.dataset, table, read.predictions.head(EXAMPLES), names)
     return page
@@ -99,7 +100,7 @@ def restores_best(recipe: ModelParams) -> bool:
 
 def is_out_of_date(read: Artifacts, recipe: ModelParams) -> bool:
     """Return whether a model was trained by another recipe than that of params.yaml."""
-    return read.run is not None and read.run.get("recipe") not in (None, written(recipe))
+    return read.run is not None and read.run.recipe != written(recipe)
 
 
 def comparable_notes(params: Params, name: str, source: str) -> dict | None:
@@ -107,32 +108,32 @@ def comparable_notes(params: Params, name: str, source: str) -> dict | None:
     return params.notes.get(name) if source == "real" else None
 
 
-def is_comparable(baseline: dict[str, Any], metrics: dict[str, Any]) -> bool:
-    return all(baseline[key] == metrics[key] for key in ("task", "source"))
+def is_comparable(baseline: BaselineMetrics, metrics: ModelMetrics) -> bool:
+    return (baseline.task, baseline.source) == (metrics.task, metrics.source)
 
 
-def other_rows(metrics: dict | None, data: Data) -> list[str]:
+def other_rows(metrics: ModelMetrics | None, data: Data) -> list[str]:
     """Return a sentence if a model was trained on other rows than those in data/raw."""
-    if not metrics or not data.provenance or metrics["raw_sha256"] == data.provenance["sha256"]:
+    if not metrics or not data.provenance or metrics.raw_sha256 == data.provenance.sha256:
         return []
     return [f"{paths.raw_table(data.dataset.name)} has other rows than those that the model was trained on."]
 
 
-def rows_of(metrics: dict | None, data: Data) -> pa.Table | None:
+def rows_of(metrics: ModelMetrics | None, data: Data) -> pa.Table | None:
     """Return the raw rows that the `index` of the predictions counts; None if those in data/raw are others."""
     return data.table if metrics and not other_rows(metrics, data) else None
 
 
-def skill(metrics: dict[str, Any], baselines: dict[str, dict]) -> float | None:
+def skill(metrics: ModelMetrics, baselines: dict[str, BaselineResult]) -> float | None:
     """Return how much of the error of a predictor without inputs the model avoids on train; None if not known.
 
     A regression is compared with the mean predictor (R2). A classification is compared with the worst of its baselines,
     which is the majority predictor.
     """
-    train = metrics["metrics"]["train"]
-    if metrics["task"] == "regression":
+    train = metrics.metrics["train"]
+    if metrics.task == "regression":
         return train["r2"]
-    accuracies = [other["metrics"]["train"]["accuracy"] for other in baselines.values()]
+    accuracies = [other.metrics.metrics["train"]["accuracy"] for other in baselines.values()]
     return 1 - (1 - train["accuracy"]) / (1 - min(accuracies)) if accuracies and min(accuracies) < 1 else None
 
 
@@ -142,7 +143,7 @@ def curve_columns(history: pd.DataFrame, metric: str) -> list[str]:
     return [name for name in ("loss", metric, *further) if f"val_{name}" in history]
 
 
-def describe_lecture_recipe(recipe: dict, metric: str, notes: dict) -> dict[str, Any]:
+def describe_lecture_recipe(recipe: LectureRecipe, metric: str, notes: dict) -> dict[str, Any]:
     """Return what the page shows of a model's runs by the lecture recipe.
 
     Args:
@@ -150,18 +151,18 @@ def describe_lecture_recipe(recipe: dict, metric: str, notes: dict) -> dict[str,
         metric: the model's primary metric.
         notes: what the lecture notes print, by split.
     """
-    history = recipe["history"]
-    rows = []
-    for run in recipe["runs"]:
-        mine = history[(history["normalization"] == run["normalization"]) & (history["seed"] == run["seed"])]
+    history = recipe.history
+    rows: list[dict[str, Any]] = []
+    for run in recipe.runs:
+        mine = history[(history["normalization"] == run.normalization) & (history["seed"] == run.seed)]
         settled = mine[mine["epoch"] > SETTLED_EPOCHS][f"val_{metric}"]
         rows.append(
             {
-                "normalization": run["normalization"],
-                "seed": run["seed"],
-                "epochs": run["epochs"],
-                "valid": run["metrics"]["valid"][metric],
-                "test": {key: value for key, value in run["metrics"]["test"].items() if key.endswith(metric)},
+                "normalization": run.normalization,
+                "seed": run.seed,
+                "epochs": run.epochs,
+                "valid": run.metrics["valid"][metric],
+                "test": {key: value for key, value in run.metrics["test"].items() if key.endswith(metric)},
                 "highest": float(settled.max()) if len(settled) else None,
             }
         )
@@ -269,11 +270,11 @@ def describe_network(read: Artifacts) -> dict[str, Any]:
         return {"count": kind.shape[-1], "size": kind.shape[:2], "png": to_png(sheet(tiles))}
 
     return {
-        "layers": read.graph["layers"],
+        "layers": read.graph.layers,
         "drawing": draw(read.graph),
         "filters": {name: shown(filter_tiles(kernel), kernel) for name, kernel in read.filters.items()},
         "maps": {name: shown(np.moveaxis(values, -1, 0), values) for name, values in read.maps.items()},
-        "index": read.graph["index"],
+        "index": read.graph.index,
     }
 
 

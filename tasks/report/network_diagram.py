@@ -7,6 +7,8 @@ from typing import Any
 
 import networkx
 
+from tasks.publishing.records import Graph, Layer
+
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y = 168, 44, 24, 26
 
 
@@ -28,18 +30,18 @@ class Drawing:
     lines: list[str]  # SVG paths
 
 
-def draw(graph: dict[str, Any]) -> Drawing:
+def draw(graph: Graph) -> Drawing:
     """Lay out the layers of a network (`graph.json`) so that each is below all layers that it reads.
 
     A line over several levels gets a position in each of them, so that it passes between the boxes, not behind them.
     """
-    layers = {layer["name"]: layer for layer in graph["layers"]}
+    layers = {layer.name: layer for layer in graph.layers}
     network = networkx.DiGraph()
     network.add_nodes_from(layers)
-    network.add_edges_from(graph["links"])
+    network.add_edges_from(graph.links)
     generations = networkx.topological_generations(network)
     level = {name: depth for depth, names in enumerate(generations) for name in names}
-    chains = [[source, *passed(source, reader, level), reader] for source, reader in graph["links"]]
+    chains = [[source, *passed(source, reader, level), reader] for source, reader in graph.links]
     places: dict[Any, int] = dict(level)
     above: dict[Any, list[Any]] = {}
     for chain in chains:
@@ -85,7 +87,7 @@ def line(points: list[tuple[float, int]]) -> str:
     return path
 
 
-def describe(layer: dict[str, Any]) -> str:
-    shape = " × ".join(str(size or "?") for size in layer["shape"])
-    kind = "input" if layer["type"] == "InputLayer" else layer["type"]
-    return f"{kind} {shape}" + (f", {layer['activation']}" if layer["activation"] else "")
+def describe(layer: Layer) -> str:
+    shape = " × ".join(str(size or "?") for size in layer.shape)
+    kind = "input" if layer.type == "InputLayer" else layer.type
+    return f"{kind} {shape}" + (f", {layer.activation}" if layer.activation else "")

@@ -10,10 +10,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+
+from tasks.evaluation.metrics_files import LectureRun
 
 # The metric that stands for a model, by task.
 PRIMARY_METRIC = {"regression": "rmse", "binary": "accuracy", "multiclass": "accuracy"}
@@ -34,7 +36,7 @@ class Evidence:
     rows: the number of rows of each split.
     """
 
-    recipe_runs: Sequence[dict[str, Any]] = ()
+    recipe_runs: Sequence[LectureRun] = ()
     predictions: pd.DataFrame | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
 
@@ -122,8 +124,8 @@ def estimate_noise(metric: str, split: str, measured: float, evidence: Evidence)
     """
     by_normalization: dict[str, list[float]] = {}
     for run in evidence.recipe_runs:
-        if metric in run["metrics"].get(split, {}):
-            by_normalization.setdefault(run["normalization"], []).append(run["metrics"][split][metric])
+        if metric in run.metrics.get(split, {}):
+            by_normalization.setdefault(run.normalization, []).append(run.metrics[split][metric])
     if repeated := [values for values in by_normalization.values() if len(values) > 1]:
         deviation = max(statistics.stdev(values) for values in repeated)
         return Noise(DEVIATIONS * deviation, f"two standard deviations over {len(repeated[0])} seeds")

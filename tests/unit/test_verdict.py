@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.evaluation.metrics_files import LectureRun
 from tasks.report.comparison import metric_rows
 from tasks.report.verdict import Evidence, accuracy_error, compare_with_reference, half_unit, judge, rmse_error
 
@@ -47,7 +48,9 @@ def test_a_difference_within_the_rounding_of_the_notes_is_the_same():
 def test_the_noise_of_a_model_with_a_lecture_recipe_is_that_over_its_seeds():
     values = {"standard": [0.50, 0.52, 0.54], "clipped": [0.50, 0.51, 0.52]}
     runs = [
-        {"normalization": name, "metrics": {"test": {"rmse": value}}} for name, each in values.items() for value in each
+        LectureRun(normalization=name, seed=1, epochs=1, metrics={"test": {"rmse": value}})
+        for name, each in values.items()
+        for value in each
     ]
     notes = {"test": {"rmse": 0.5235}}
     found = compare_with_reference({"test": {"rmse": 0.49}}, notes, "rmse", Evidence(runs))
