@@ -61,7 +61,7 @@ class Chart:
         kept = json.dumps(self.specification, separators=(",", ":")).replace("<", "\\u003c")  # no tag within a script
         caption = Markup("<figcaption>{}</figcaption>").format(self.title) if self.title else ""
         svg = self.svg.result().replace("<svg ", '<svg aria-hidden="true" ', 1)  # its frame has the text
-        frame = Markup('<div class="picture" role="img" tabindex="0" aria-label="{}">{}</div>').format(
+        frame = Markup('<div class="image" role="img" tabindex="0" aria-label="{}">{}</div>').format(
             self.description, Markup(svg)
         )
         zooms = Markup(" data-zooms") if self.zooms else ""

@@ -54,7 +54,7 @@ const ZOOM = { name: "zoom", select: { type: "interval", zoom: "wheel![event.ctr
 
 // Renders a chart again, interactive, in the place and the size of its image.
 async function activate(figure) {
-  const image = figure.querySelector(".picture svg");
+  const image = figure.querySelector(".image svg");
   const specification = JSON.parse(figure.querySelector("script").textContent);
   if ("zooms" in figure.dataset) (specification.layer?.[0] ?? specification).params = [ZOOM];
   const { width, height } = image.getBoundingClientRect();
