@@ -59,11 +59,12 @@ bench: $(READY) ## time every model's fit against the one that a user would writ
 	$(BIN)/dvc repro --quiet prepare
 	$(BIN)/python -m benchmarks
 
-check: $(READY) ## lint, formatting, types, import rules
+check: $(READY) ## lint, formatting, types, import rules, commit messages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python .ci/check-commits
 
 format: $(READY) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .

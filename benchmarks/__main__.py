@@ -1,10 +1,10 @@
-"""The benchmark: every model's fit against the one that a user would write, streaming, the data's size, the graph.
+"""The benchmark: the fit of every model against the usual code, the size of the data, streaming, and the graph.
 
     python -m benchmarks [--quick] [--models NAME ...] [--parts fit size stream graph] [--out FILE]
 
-Prints a table and writes benchmarks/results.json. The ways to fit a model take turns, each in a process of its own
-that stays, on the same rows, epochs and recipe; a figure is the median of its fits, and times include tracing and
-compiling. --quick: a few models, one short fit each, to see that it works.
+It prints a table and writes benchmarks/results.json. The variants of a fit alternate on the same rows, epochs and
+recipe; each has its own process for all its fits. A result is the median of the fits. Times include tracing and
+compiling. --quick fits a few models briefly, to check that the benchmark works.
 """
 
 import argparse
@@ -24,31 +24,32 @@ from typing import IO, Any
 from benchmarks import graph
 from config import paths
 from config.params import Params, load_params
-from orchestration.command_line import telling_mistakes
+from orchestration.command_line import exit_on_user_error
 from runtime.errors import UserError
 from runtime.stderr import quiet_stderr
 from tasks.data.files import read_json, write_json
+from tasks.data.schema import read_schema
 
 RESULTS = Path("benchmarks/results.json")
 FITS = 3
 PARTS = ("fit", "size", "stream", "graph")
 ROUNDS = 3
-# The ways that take the same batches, in float32, by what they are called in the results.
+# The variants with the same batches in float32, and their names in the results.
 EXACT = {"ours_exact": "ours", "loop": "loop", "nudged": "nudged"}
 QUICK_STAGES = ["train@linear_neuron", "train@iris_perceptron"]
 QUICK_MODELS = ("housing_wide_deep_aux", "multi_input_cnn")
-# Where a recipe's own number takes too long, or ends before its fit is seen whole.
+# Instead of the epochs of a recipe that take too long, or that early stopping would cut.
 EPOCHS = {"housing_wide_deep_subclassed": 20, "fashion_mlp": 30, "fashion_mlp_300": 5}
 CONVOLUTIONAL = ("fashion_cnn", "binary_cnn", "shared_input_cnn", "multi_input_cnn")
-CONVOLUTIONAL_EPOCHS, CONVOLUTIONAL_ROWS = 2, 6400  # a part of the rows
+CONVOLUTIONAL_EPOCHS, CONVOLUTIONAL_ROWS = 2, 6400  # of more rows
 SIZES = (1, 10, 100)
 STREAMED_COPIES = 20  # of the 60,000 train and valid rows
-STREAM_MEMORY = 100_000_000  # bytes: less than that is kept in memory
+STREAM_MEMORY = 100_000_000  # bytes; larger splits are streamed
 
 
 @dataclass
-class Way:
-    """A process that fits a model in one way each time it is asked."""
+class FitWorker:
+    """A process that fits a model in one variant on each request."""
 
     command: list[str]
     process: subprocess.Popen
@@ -73,12 +74,20 @@ class Way:
         self.process.communicate()
 
 
-def start(model: str, way: str, epochs: int, rows: int = 0) -> Way:
-    command = [sys.executable, "-m", "benchmarks.one_fit", model, way, str(epochs), str(rows)]
+def start(model: str, variant: str, epochs: int, rows: int = 0) -> FitWorker:
+    """Start a process that fits a model.
+
+    Args:
+        model: its name.
+        variant: of `benchmarks.one_fit`.
+        epochs: of a fit.
+        rows: of the train split; 0: all.
+    """
+    command = [sys.executable, "-m", "benchmarks.one_fit", model, variant, str(epochs), str(rows)]
     errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the process
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=quiet())
-    started = Way(command, process, errors)
+    started = FitWorker(command, process, errors)
     started.about = started.answer()
     return started
 
@@ -98,7 +107,7 @@ def call(*words: str, cwd: Path | None = None) -> str:
 
 
 def epochs_of(params: Params, model: str) -> int:
-    """Return the epochs of the notes' recipe, but for EPOCHS."""
+    """Return the epochs of the recipe of the lecture notes, or of EPOCHS."""
     if model in CONVOLUTIONAL:
         return CONVOLUTIONAL_EPOCHS
     recipe = params.lecture_recipes.get(model, params.models[model])
@@ -106,20 +115,29 @@ def epochs_of(params: Params, model: str) -> int:
 
 
 def compare(params: Params, model: str, epochs: int, rows: int, fits: int, peak: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of model `model`: ours against the notes' `fit` and Keras' own best settings."""
+    """Compare the fit of the pipeline with those of the lecture notes and of Keras' fastest settings.
+
+    Args:
+        params: of params.yaml.
+        model: its name.
+        epochs: of a fit.
+        rows: of the train split; 0: all.
+        fits: of each variant.
+        peak: what the machine can do (`benchmarks.peak`).
+    """
     timed = ("notes", "keras", "ours", *(["gpu"] if peak["gpu"] else []))
-    ways = {way: start(model, way, epochs, rows) for way in (*timed, *EXACT)}
-    taken: dict[str, list[dict[str, Any]]] = {way: [] for way in timed}
+    workers = {variant: start(model, variant, epochs, rows) for variant in (*timed, *EXACT)}
+    taken: dict[str, list[dict[str, Any]]] = {variant: [] for variant in timed}
     for _ in range(fits):
-        for way, runs in taken.items():
-            runs.append(ways[way].fit())
-    histories = {name: ways[way].fit()["history"] for way, name in EXACT.items()}
-    for started in ways.values():
-        started.stop()
-    about = ways["ours"].about
-    seconds = {way: median(run["seconds"] for run in runs) for way, runs in taken.items()}
+        for variant, runs in taken.items():
+            runs.append(workers[variant].fit())
+    histories = {name: workers[variant].fit()["history"] for variant, name in EXACT.items()}
+    for worker in workers.values():
+        worker.stop()
+    about = workers["ours"].about
+    seconds = {variant: median(run["seconds"] for run in runs) for variant, runs in taken.items()}
     ours, notes = taken["ours"], taken["notes"]
-    epoch = {way: median(epoch_seconds(run["epoch_ends"]) for run in runs) for way, runs in taken.items()}
+    epoch = {variant: median(epoch_seconds(run["epoch_ends"]) for run in runs) for variant, runs in taken.items()}
     precision = ours[-1]["precision"]
     peak_flops = peak["float32_flops" if precision == "float32" else "bfloat16_flops"]
     return {
@@ -136,16 +154,16 @@ def compare(params: Params, model: str, epochs: int, rows: int, fits: int, peak:
         "peer_epoch_seconds": epoch["notes"],
         "ratio_epoch": epoch["notes"] / epoch["ours"],
         "to_notes_figure": {
-            "ours_seconds": median_or_none([to_notes_figure(params, model, run) for run in ours]),
-            "peer_seconds": median_or_none([to_notes_figure(params, model, run) for run in notes]),
+            "ours_seconds": median_or_none([seconds_to_reference(params, model, run) for run in ours]),
+            "peer_seconds": median_or_none([seconds_to_reference(params, model, run) for run in notes]),
         },
         "ours_peak_memory_bytes": ours[-1]["peak_memory_bytes"],
         "peer_peak_memory_bytes": notes[-1]["peak_memory_bytes"],
         "ours_rows_per_second": about["rows"] / epoch["ours"],
-        # Of the measured matrix products in that precision. Forward and twice that backward, 2 operations each.
+        # Of the measured matrix products in that precision: 2 operations each, forward and twice as many backward.
         "share_of_peak": about["rows"] / epoch["ours"] * 6 * about["multiply_adds"] / peak_flops,
         "same_batches": {
-            figure: {name: history[figure][-1] for name, history in histories.items()} for figure in histories["loop"]
+            metric: {name: history[metric][-1] for name, history in histories.items()} for metric in histories["loop"]
         },
     }
 
@@ -155,14 +173,20 @@ def epoch_seconds(ends: list[float]) -> float:
     return median(later - earlier for earlier, later in pairwise(ends)) if len(ends) > 1 else ends[0]
 
 
-def to_notes_figure(params: Params, model: str, run: dict[str, Any]) -> float | None:
-    """Return after how many seconds valid first reached the notes' figure, of valid or else of test; None: never."""
+def seconds_to_reference(params: Params, model: str, run: dict[str, Any]) -> float | None:
+    """Return the seconds until the validation metric reached that of the lecture notes; None: never, or they have none.
+
+    Args:
+        params: of params.yaml.
+        model: its name.
+        run: the results of a fit.
+    """
     notes = params.notes.get(model, {})
-    figures = {**notes.get("test", {}), **notes.get("valid", {})}
-    for figure, more_is_better in (("accuracy", True), ("rmse", False)):
-        if figure in figures and f"val_{figure}" in run["history"]:
-            for value, end in zip(run["history"][f"val_{figure}"], run["epoch_ends"], strict=True):
-                if value >= figures[figure] if more_is_better else value <= figures[figure]:
+    reference = {**notes.get("test", {}), **notes.get("valid", {})}
+    for metric, more_is_better in (("accuracy", True), ("rmse", False)):
+        if metric in reference and f"val_{metric}" in run["history"]:
+            for value, end in zip(run["history"][f"val_{metric}"], run["epoch_ends"], strict=True):
+                if value >= reference[metric] if more_is_better else value <= reference[metric]:
                     return end
     return None
 
@@ -173,16 +197,15 @@ def median_or_none(values: list[float | None]) -> float | None:
 
 
 def by_size(params: Params, model: str) -> dict[str, Any]:
-    """Return the seconds of an epoch after the first, of ours and of the notes', for more and more rows."""
-    schema = read_json(paths.prepared_folder(params.model(model).dataset) / "schema.json", "prepare")
-    result, train_rows = {}, schema["rows"]["train"]
+    """Return the seconds of an epoch after the first, of the pipeline and of the lecture notes, by number of rows."""
+    result, train_rows = {}, read_schema(params.model(model).dataset).rows.train
     for times in SIZES:
         rows = times * train_rows
         epoch = {}
-        for way, epochs in (("notes", 4 if times < 100 else 2), ("ours", 4)):
-            started = start(model, way, epochs, rows)
-            epoch[way] = epoch_seconds(started.fit()["epoch_ends"])
-            started.stop()
+        for variant, epochs in (("notes", 4 if times < 100 else 2), ("ours", 4)):
+            worker = start(model, variant, epochs, rows)
+            epoch[variant] = epoch_seconds(worker.fit()["epoch_ends"])
+            worker.stop()
         result[f"x{times}"] = {
             "rows": rows,
             "ours_epoch_seconds": epoch["ours"],
@@ -193,7 +216,14 @@ def by_size(params: Params, model: str) -> dict[str, Any]:
 
 
 def stream(model: str, copies: int, memory: int, fits: int) -> dict[str, Any]:
-    """Return the rate and the memory of `model` trained on many copies from disk, and its rate from memory."""
+    """Return the rows per second and the memory of a training from disk, and the rows per second from memory.
+
+    Args:
+        model: its name.
+        copies: of the train and valid rows.
+        memory: bytes; larger splits are streamed.
+        fits: from disk and from memory.
+    """
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
@@ -209,8 +239,8 @@ def stream(model: str, copies: int, memory: int, fits: int) -> dict[str, Any]:
         for _ in range(fits):
             runs.append(json.loads(call("benchmarks.stream", "fit", model, str(memory), "2", cwd=workspace)))
             kept = json.loads(call("benchmarks.stream", "fit", model, str(10**15), "8", cwd=before))
-            for way, run in (("streamed", runs[-1]), ("memory", kept)):
-                rates[way].append(run["rows"] / median(run["epoch_seconds"]))
+            for place, run in (("streamed", runs[-1]), ("memory", kept)):
+                rates[place].append(run["rows"] / median(run["epoch_seconds"]))
     streamed, from_memory = median(rates["streamed"]), median(rates["memory"])
     return {
         "model": model,
@@ -281,7 +311,7 @@ def show(results: dict[str, Any]) -> None:
         print(
             f"graph: {row['stages']} stages in {row['pipeline_seconds']:.1f} s, "
             f"{row['share_of_repro']:.2f} of what dvc repro takes, "
-            f"{row['overhead_seconds_a_stage']:.2f} s a stage beside learning. Nothing changed: "
+            f"{row['overhead_seconds_a_stage']:.2f} s of overhead a stage. With nothing changed: "
             f"{row['unchanged_seconds']:.1f} s, {row['unchanged_to_status']:.1f} x dvc status"
         )
 
@@ -289,12 +319,12 @@ def show(results: dict[str, Any]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few models, one short fit each")
-    parser.add_argument("--models", nargs="+", metavar="NAME", help="the fits of these alone")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="these alone; what FILE has of the others stays")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="the fits of these models only")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="these parts only; FILE keeps the others")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE", help=f"default: {RESULTS}")
     given = parser.parse_args()
     parts = given.parts or (["fit"] if given.models else PARTS)
-    with telling_mistakes():
+    with exit_on_user_error():
         params = load_params()
         names = given.models or (QUICK_MODELS if given.quick else list(params.models))
         for name in names:
@@ -304,14 +334,14 @@ def main() -> int:
         here = {**machine(), **peak}
         if "fit" in parts or "machine" not in results:
             results |= {"machine": here, "fit": {}}
-        # Parts that are measured later may be on another machine than the fits.
+        # The other parts can be measured later on another machine.
         apart = {} if results["machine"] is here else {"machine": here}
         for name in names if "fit" in parts else ():
             print(f"{name} ...", flush=True)
             rows = 0 if name not in CONVOLUTIONAL else 64 if given.quick else CONVOLUTIONAL_ROWS
             epochs = 2 if given.quick else epochs_of(params, name)
             results["fit"][name] = compare(params, name, epochs, rows, 1 if given.quick else FITS, peak)
-            write_json(given.out, results)  # what there is, should the rest be interrupted
+            write_json(given.out, results)  # in case the rest is interrupted
         if "size" in parts and not given.quick:
             print("housing_mlp by size ...", flush=True)
             results["size"] = by_size(params, "housing_mlp") | apart

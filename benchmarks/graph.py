@@ -1,4 +1,4 @@
-"""Graph: the pipeline flow against `dvc repro`, on the sample, with every stage changed and with none."""
+"""The pipeline flow against `dvc repro` on the sample, with all stages changed and with none."""
 
 import json
 import os
@@ -20,7 +20,7 @@ EPOCHS = 1
 
 
 def measure(targets: list[str], rounds: int) -> dict[str, Any]:
-    """Return the medians of some rounds, each in fresh workspaces; targets: stages of dvc.yaml, none: all."""
+    """Return the medians of some rounds, each in new workspaces. targets: stages of dvc.yaml; none: all."""
     timed = ("repro", "pipeline", "flow", "learning", "status", "unchanged")
     taken: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
@@ -46,7 +46,7 @@ def measure(targets: list[str], rounds: int) -> dict[str, Any]:
         "unchanged_to_status": medians["unchanged"] / medians["status"],
         "flow_seconds": medians["flow"],
         "learning_seconds": medians["learning"],
-        # Of the flow's time, that in which no stage was in fit or evaluate.
+        # The time of the flow in which no stage was fitting or evaluating.
         "overhead_seconds_a_stage": (medians["flow"] - medians["learning"]) / stages,
     }
 
@@ -60,7 +60,7 @@ def seconds(command: list[str], workspace: Path) -> float:
 
 
 def flow_times(workspace: Path) -> dict[str, float]:
-    """Return the seconds of a workspace's last flow, and for how many of them something was in fit or evaluate."""
+    """Return the seconds of the last flow of a workspace, and those in which some stage was fitting or evaluating."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.learning"],
         cwd=workspace,

@@ -1,4 +1,4 @@
-"""How long the last `pipeline` run of this workspace took, and for how long of it some stage was in fit or evaluate."""
+"""The seconds of the last `pipeline` run of this workspace, and those in which some stage was fitting or evaluating."""
 
 import json
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from orchestration.command_line import reporting
 
-# What the names of the task runs that learn and measure have in common: in `train`, `baselines` and `lecture_recipe`.
+# Parts of the names of the task runs that fit or evaluate, in `train`, `baselines` and `lecture_recipe`.
 LEARNING = ("fit-", "evaluate-", "baseline-", "-seed-")
 PAGE = 200  # the most that Prefect's API returns at once
 
@@ -19,7 +19,7 @@ Span = tuple[datetime, datetime]
 
 
 def read_spans() -> tuple[Span, list[Span]]:
-    """Return when the newest flow run `pipeline` began and ended, and each task that learnt or measured in it."""
+    """Return the start and end of the newest `pipeline` run, and of each of its tasks that fits or evaluates."""
     with reporting(), get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=["pipeline"])), sort=FlowRunSort.START_TIME_DESC, limit=1
@@ -39,7 +39,7 @@ def span(run: Any) -> Span:
 
 
 def covered_seconds(spans: Iterable[Span]) -> float:
-    """Return for how long at least one of the spans lasted."""
+    """Return the seconds that at least one of the spans covers."""
     seconds, until = 0.0, None
     for began, ended in sorted(spans):
         since = began if until is None else max(began, until)

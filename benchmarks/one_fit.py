@@ -1,12 +1,18 @@
-"""One way to fit one model, as a process: each line on standard input asks for a fit, whose figures it prints.
+"""A process that fits one model in one variant. Each line on standard input starts a fit, whose results are printed.
 
-    python -m benchmarks.one_fit MODEL WAY EPOCHS ROWS
+    python -m benchmarks.one_fit MODEL VARIANT EPOCHS ROWS
 
-Ways: `notes`, the notes' own `model.fit` on NumPy arrays; `keras`, the same with the best of Keras' own settings;
-`ours`, what the pipeline does; `ours_exact`, in float32; `loop`, the pipeline's batches by Keras' own loop; `nudged`,
-with its bits, but one number of one train row greater by the least that float32 can be; `gpu`, as `ours`, on the GPU;
-the others are on the processor.
-ROWS: of the train split, 0 for all; more than there are repeat them.
+| variant | how the model is fitted |
+|---|---|
+| notes | as in the lecture notes: `model.fit` on NumPy arrays |
+| keras | the same, with the fastest settings of Keras |
+| ours | as the pipeline does it |
+| ours_exact | the same, in float32 |
+| loop | the batches of the pipeline, by Keras' own loop |
+| nudged | with the bits of `loop`, but one number of one train row is greater by one ULP |
+| gpu | as `ours`, on the GPU; all others run on the processor |
+
+ROWS: of the train split; 0: all; more than there are: they repeat.
 """
 
 import json
@@ -23,7 +29,7 @@ import numpy as np
 from config.params import ModelParams, Params, load_params
 from datasets import get_dataset
 from models.common.losses import get_loss
-from models.common.outputs import spread
+from models.common.outputs import broadcast_target
 from models.common.registry import build_model, output_shapes
 from models.common.weights import adapt_normalization
 from runtime.stderr import quiet_stderr
@@ -35,7 +41,13 @@ from tasks.training.hardware import has_convolutions, use_device
 
 
 def recipe_of(params: Params, name: str, epochs: int) -> ModelParams:
-    """Return the notes' recipe of model `name`, without early stopping and checkpoints."""
+    """Return the recipe of the lecture notes, without early stopping and checkpoints.
+
+    Args:
+        params: of params.yaml.
+        name: of the model.
+        epochs: instead of those of the recipe.
+    """
     recipe = params.model(name)
     if name in params.lecture_recipes:
         recipe = recipe.model_copy(
@@ -45,22 +57,33 @@ def recipe_of(params: Params, name: str, epochs: int) -> ModelParams:
     return recipe.model_copy(update={"fit": recipe.fit.model_copy(update=plain)})
 
 
-Figures = tuple[dict[str, list[float]], list[float], str]  # history, end of each epoch, precision
+FitResult = tuple[dict[str, list[float]], list[float], str]  # history, end of each epoch, precision
 
 
-def fit_as_notes(
-    params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, best: bool
-) -> Figures:
+def fit_as_tutorial(
+    params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, fastest: bool
+) -> FitResult:
+    """Fit a model as the lecture notes do.
+
+    Args:
+        params: of params.yaml.
+        name: of the model.
+        recipe: of the model.
+        train, valid: the rows.
+        fastest: use the fastest settings of Keras.
+    """
     keras.utils.set_random_seed(params.seed)
     shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
     model = build_model(recipe.family, shapes, name, recipe.build)
     adapt_normalization(model, train.inputs)
     outputs = list(output_shapes(model, shapes))
-    settings = {"steps_per_execution": STEPS_PER_EXECUTION, "jit_compile": not has_convolutions(model)} if best else {}
+    settings = (
+        {"steps_per_execution": STEPS_PER_EXECUTION, "jit_compile": not has_convolutions(model)} if fastest else {}
+    )
     steps = math.ceil(train.rows / recipe.fit.batch_size)
     model.compile(
         optimizer=make_optimizer(recipe.compile, steps * recipe.fit.epochs),
-        loss=spread(get_loss(recipe.compile.loss), outputs),
+        loss=broadcast_target(get_loss(recipe.compile.loss), outputs),
         loss_weights=recipe.compile.loss_weights if len(outputs) > 1 else None,
         metrics=metrics_of(recipe, outputs),
         **settings,
@@ -68,10 +91,10 @@ def fit_as_notes(
     clock = EpochClock()
     history = model.fit(
         train.x,
-        spread(train.target, outputs),
+        broadcast_target(train.target, outputs),
         epochs=recipe.fit.epochs,
         batch_size=recipe.fit.batch_size,
-        validation_data=(valid.x, spread(valid.target, outputs)),
+        validation_data=(valid.x, broadcast_target(valid.target, outputs)),
         verbose=0,
         callbacks=[clock],
     )
@@ -80,15 +103,24 @@ def fit_as_notes(
 
 def fit_as_pipeline(
     params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, **hardware
-) -> Figures:
+) -> FitResult:
+    """Fit a model as the pipeline does.
+
+    Args:
+        params: of params.yaml.
+        name: of the model.
+        recipe: of the model.
+        train, valid: the rows.
+        hardware: settings instead of those of params.yaml.
+    """
     chosen = params.hardware.model_copy(update=hardware)
     fitted = fit(name, recipe, params.seed, chosen, train, valid)
     return fitted.history, fitted.epoch_ends, fitted.precision
 
 
-WAYS: dict[str, Callable[..., Figures]] = {
-    "notes": partial(fit_as_notes, best=False),
-    "keras": partial(fit_as_notes, best=True),
+VARIANTS: dict[str, Callable[..., FitResult]] = {
+    "notes": partial(fit_as_tutorial, fastest=False),
+    "keras": partial(fit_as_tutorial, fastest=True),
     "ours": fit_as_pipeline,
     "ours_exact": partial(fit_as_pipeline, precision="float32"),
     "gpu": fit_as_pipeline,
@@ -96,14 +128,13 @@ WAYS: dict[str, Callable[..., Figures]] = {
     "nudged": partial(fit_as_pipeline, precision="float32", execution="graph"),
 }
 
-
-PEERS = ("notes", "keras")  # they leave the threads to TensorFlow
+REFERENCES = ("notes", "keras")  # TensorFlow chooses their threads
 
 
 def nudge(train: Examples) -> Examples:
-    """Return the rows with the greatest number of the first one's first input made greater by a unit in its last place.
+    """Return the rows with the greatest number in the first input of the first row made greater by one ULP.
 
-    How far the figures then part tells what a difference between two ways to round means.
+    The difference that this makes in the metrics is a scale for differences by rounding.
     """
     name, values = next(iter(train.inputs.items()))
     moved = values.copy()
@@ -113,40 +144,48 @@ def nudge(train: Examples) -> Examples:
     return replace(train, inputs={**train.inputs, name: moved})
 
 
-def measure(params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, way: str) -> dict:
-    """Fit once; return the seconds it took, tracing and compiling included, and what it ended with."""
+def measure(params: Params, name: str, recipe: ModelParams, train: Examples, valid: Examples, variant: str) -> dict:
+    """Fit once; return the seconds, with tracing and compiling, and the results.
+
+    Args:
+        params: of params.yaml.
+        name: of the model.
+        recipe: of the model.
+        train, valid: the rows.
+        variant: of VARIANTS.
+    """
     keras.backend.clear_session()
     began = time.perf_counter()
-    history, ends, precision = WAYS[way](params, name, recipe, train, valid)
+    history, ends, precision = VARIANTS[variant](params, name, recipe, train, valid)
     return {
         "seconds": time.perf_counter() - began,
         "precision": precision,
         "epoch_ends": [end - began for end in ends],
-        "history": {figure: [float(value) for value in values] for figure, values in history.items()},
+        "history": {metric: [float(value) for value in values] for metric, values in history.items()},
         "peak_memory_bytes": peak_memory_bytes(),
     }
 
 
 def main() -> None:
-    name, way, epochs, rows = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    name, variant, epochs, rows = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     with quiet_stderr():
         params = load_params()
         recipe = recipe_of(params, name, epochs)
         threads = params.hardware.training_threads(get_dataset(recipe.dataset).has_pictures)
-        use_device("gpu" if way == "gpu" else "cpu", None if way in PEERS else threads)
+        use_device("gpu" if variant == "gpu" else "cpu", None if variant in REFERENCES else threads)
         keras.ops.zeros(())
     train, valid = read_examples(recipe, "train"), read_examples(recipe, "valid")
     if rows:
         train = train.take(np.arange(rows) % train.rows)
-    if way == "nudged":
+    if variant == "nudged":
         train = nudge(train)
     print(json.dumps({"rows": train.rows, "multiply_adds": multiply_adds(recipe, train)}), flush=True)
     for _ in sys.stdin:
-        print(json.dumps(measure(params, name, recipe, train, valid, way)), flush=True)
+        print(json.dumps(measure(params, name, recipe, train, valid, variant)), flush=True)
 
 
 def multiply_adds(recipe: ModelParams, train: Examples) -> int:
-    """Return the multiplications of one row's way forward through the Dense and Conv2D layers."""
+    """Return the multiplications of a forward pass of one row through the Dense and Conv2D layers."""
     shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
     model = build_model(recipe.family, shapes, "counted", recipe.build)
     total = 0

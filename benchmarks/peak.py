@@ -1,4 +1,4 @@
-"""Peak: which device there is and what it does at best, to compare training with. Prints JSON."""
+"""Print the device and its peak performance as JSON, to compare trainings with."""
 
 import json
 import statistics
@@ -12,7 +12,7 @@ SIZE = 2048
 
 
 def seconds(run: Callable[[], object], times: int = 5) -> float:
-    """Return the median of some runs, after one that does not count."""
+    """Return the median seconds of some runs, after a run that is not timed."""
     run()
     taken = []
     for _ in range(times):
@@ -32,7 +32,7 @@ def matrix_product_flops(dtype: str) -> float:
 
 
 def reading_bytes() -> float:
-    """Return the bytes of arrays per second that one core makes of Fashion-MNIST's prepared train split."""
+    """Return the bytes per second that one core decodes of Fashion-MNIST's prepared train split."""
     import pyarrow as pa
 
     from datasets.dataset import to_values
@@ -63,12 +63,12 @@ def gpu_name() -> str | None:
 
 def main() -> None:
     with quiet_stderr():
-        figures = {
+        measured = {
             "gpu": gpu_name(),
             "float32_flops": matrix_product_flops("float32"),
             "bfloat16_flops": matrix_product_flops("bfloat16"),
         }
-    print(json.dumps({**figures, "reading_bytes": reading_bytes()}))
+    print(json.dumps({**measured, "reading_bytes": reading_bytes()}))
 
 
 if __name__ == "__main__":

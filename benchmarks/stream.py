@@ -1,7 +1,7 @@
-"""Stream: Fashion-MNIST many times over, trained on from disk and from memory.
+"""Training on many copies of Fashion-MNIST, from disk and from memory.
 
 python -m benchmarks.stream write FOLDER COPIES      the train and valid rows COPIES times, as `prepare` writes them
-python -m benchmarks.stream fit MODEL MEMORY EPOCHS  train in the current workspace, print the figures as JSON
+python -m benchmarks.stream fit MODEL MEMORY EPOCHS  train in the current workspace, print the results as JSON
 """
 
 import json
@@ -16,30 +16,37 @@ import pyarrow.parquet as pq
 
 from config import paths
 from config.params import load_params
-from tasks.data.files import read_json, read_table, write_json
-from tasks.data.schema import GROUP_ROWS
+from tasks.data.contracts import read_contract
+from tasks.data.files import read_table
+from tasks.data.schema import GROUP_ROWS, PreparedSchema, write_schema
 
 
 def write(folder: Path, copies: int) -> int:
-    """Write train.parquet of `copies` times the train and valid rows, row group by row group; return its rows.
+    """Write `copies` of the train and valid rows to train.parquet, row group by row group; return how many rows.
 
-    schema.json in `folder`, a copy of that of the rows, says so.
+    The number of rows in `folder`/schema.json is changed accordingly.
     """
     parts = [read_table(paths.prepared_table("fashion_mnist", split), "") for split in ("train", "valid")]
     table = pa.concat_tables(parts).combine_chunks()
-    doubled = pa.concat_tables([table, table.slice(0, GROUP_ROWS)]).combine_chunks()  # to cut across the end
+    doubled = pa.concat_tables([table, table.slice(0, GROUP_ROWS)]).combine_chunks()  # for row groups across the end
     rows = copies * table.num_rows
     with pq.ParquetWriter(folder / "train.parquet", table.schema, compression="zstd") as writer:
         for first in range(0, rows, GROUP_ROWS):
             group = doubled.slice(first % table.num_rows, min(GROUP_ROWS, rows - first))
             writer.write_table(group, row_group_size=GROUP_ROWS)
-    schema = read_json(folder / "schema.json", "")
-    write_json(folder / "schema.json", {**schema, "rows": {**schema["rows"], "train": rows}})
+    schema = read_contract(folder / "schema.json", PreparedSchema, "prepare@fashion_mnist")
+    write_schema(schema.model_copy(update={"rows": schema.rows.model_copy(update={"train": rows})}), folder)
     return rows
 
 
 def measure(name: str, memory: int, epochs: int) -> dict[str, Any]:
-    """Fit model `name`; memory: bytes that a split may take before it is streamed."""
+    """Fit a model.
+
+    Args:
+        name: of the model.
+        memory: bytes; larger splits are streamed.
+        epochs: of the fit.
+    """
     from datasets import get_dataset
     from tasks.data.streaming import Stream, open_split
     from tasks.publishing.run_record import peak_memory_bytes

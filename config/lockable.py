@@ -1,7 +1,7 @@
-"""What DVC can write into dvc.lock and read back: parameters that it could not are refused before a stage runs.
+"""Refuse parameters that DVC could not read back from dvc.lock, before a stage runs.
 
-DVC writes dvc.lock in lines of 80 characters. Of what is longer it breaks some, a key with spaces for one, so that it
-cannot read the file any more, nor write anything that is in it. What fits into a line is safe; the rest is tried.
+DVC writes dvc.lock in lines of 80 characters. Some longer texts, such as a key with spaces, it breaks such that it can
+no longer read the file or change it. What fits into a line is safe; everything else is tried out.
 """
 
 import math
@@ -9,35 +9,39 @@ from collections.abc import Iterator
 from typing import Any
 
 WIDTH = 80
-# Where dvc.lock has the parameters: below `stages`, the stage, `params` and `params.yaml`.
+# Of the parameters in dvc.lock: they lie below `stages`, the stage, `params` and `params.yaml`.
 FIRST_COLUMN = 8
 INDENT = 2
-DEEPEST = 20
+MAX_DEPTH = 20
 # A stage names its parameters by one to three keys, such as models.iris_mlp.build, which are one key in dvc.lock.
 JOINED = (1, 2, 3)
 # DVC writes a value on the line of its key or on the next ones.
 WRITTEN_BEHIND_A_KEY = (1, {"a": 1})
 PLAIN = (str, bool, int, float, type(None))
-ESCAPED = str.maketrans(dict.fromkeys("\"'\\", "xx"))  # these take two characters
+ESCAPED = str.maketrans(dict.fromkeys("\"'\\", "xx"))  # each takes two characters
 
 
 class Position(int):
-    """A place in a list; an int may also be a key."""
+    """An index of a list; a plain int may be a key."""
 
 
 def refuse_unwritable(values: Any) -> None:
-    """Raise ValueError, naming key and reason, where `values`, the content of params.yaml, would harm dvc.lock."""
+    """Raise ValueError, naming key and reason, if `values`, the content of params.yaml, would damage dvc.lock."""
     for fault in faults(values, (), set()):
         raise ValueError(fault)
 
 
 def faults(values: Any, path: tuple[Any, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield a sentence for each value that cannot be kept. path: the keys and positions that lead to `values`.
-    seen: what was looked at, by identity and depth, for an alias of YAML may repeat a value.
+    """Yield a sentence for each value that dvc.lock cannot hold.
+
+    Args:
+        values: a part of params.yaml.
+        path: the keys and positions that lead to it.
+        seen: the values that were checked, by identity and depth, because an alias of YAML may repeat a value.
     """
     here = ".".join(map(str, path))
-    if len(path) > DEEPEST:
-        yield f"{shorten(here)}: nested more than {DEEPEST} levels deep"
+    if len(path) > MAX_DEPTH:
+        yield f"{shorten(here)}: nested more than {MAX_DEPTH} levels deep"
         return
     if isinstance(values, dict | list):
         if (id(values), len(path)) in seen:
@@ -45,15 +49,15 @@ def faults(values: Any, path: tuple[Any, ...], seen: set[tuple[int, int]]) -> It
         seen.add((id(values), len(path)))
     if isinstance(values, dict):
         for key, value in values.items():
-            if told := fault_of_key(key, path):
-                yield f"{here + ': ' if here else ''}the key {shorten(repr(key))} {told}"
+            if fault := fault_of_key(key, path):
+                yield f"{here + ': ' if here else ''}the key {shorten(repr(key))} {fault}"
                 return
             yield from faults(value, (*path, key), seen)
     elif isinstance(values, list):
         for number, value in enumerate(values):
             yield from faults(value, (*path, Position(number)), seen)
-    elif told := fault_of_value(values, path):
-        yield f"{here}: {told}, got {shorten(repr(values))}"
+    elif fault := fault_of_value(values, path):
+        yield f"{here}: {fault}, got {shorten(repr(values))}"
 
 
 def fault_of_key(key: Any, path: tuple[Any, ...]) -> str | None:
@@ -82,13 +86,13 @@ def fault_of_value(value: Any, path: tuple[Any, ...]) -> str | None:
 
 
 def fits(text: str, depth: int) -> bool:
-    """Tell whether `text` takes no more than the rest of a line; quotes and a colon may come with it."""
+    """Return whether `text`, with quotes and a colon, fits into the rest of a line."""
     return text.isprintable() and FIRST_COLUMN + INDENT * depth + len(text.translate(ESCAPED)) + 6 <= WIDTH
 
 
 def comes_back(value: Any, path: tuple[Any, ...]) -> bool:
-    """Tell whether DVC writes `value` into dvc.lock, at its place there, so that it reads the same."""
-    from dvc.utils.serialize import dumps_yaml, loads_yaml  # late: it is seldom needed
+    """Return whether DVC reads `value` back as it was after writing it at its place in dvc.lock."""
+    from dvc.utils.serialize import dumps_yaml, loads_yaml  # slow to import, and rarely needed
 
     for joined in JOINED:
         lock = value
@@ -99,7 +103,7 @@ def comes_back(value: Any, path: tuple[Any, ...]) -> bool:
         try:
             if any(loads_yaml(dumps_yaml(lock), typ=kind) != lock for kind in ("safe", "rt")):
                 return False
-        except Exception:  # noqa: BLE001 - whatever the parser makes of it, it is not the same
+        except Exception:  # noqa: BLE001 - the parser can raise anything
             return False
     return True
 

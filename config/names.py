@@ -1,7 +1,7 @@
-"""The names that the files of datasets/ and models/ define, read from their text: nothing of them is imported.
+"""The names that the files of datasets/ and models/ define, read from their text without importing them.
 
-So params.yaml can be checked against the code in a moment, without Keras. What cannot be told from the text alone, such
-as a dictionary that is added to, is not told: None.
+So params.yaml can be checked against the code at once, without Keras. The functions return None if the text alone does
+not say, for example if a dictionary is extended later.
 """
 
 import ast
@@ -13,7 +13,7 @@ from pathlib import Path
 def parsed(text: str) -> ast.Module | None:
     try:
         return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):  # told by whoever imports it
+    except (SyntaxError, ValueError, RecursionError):  # whoever imports the file reports it
         return None
 
 
@@ -25,12 +25,12 @@ def read_module(file: Path) -> ast.Module | None:
 
 
 def dataset_files(root: Path) -> list[str]:
-    """Return the names of the data sets that have a file in `root`/datasets; none where there is no such folder."""
+    """Return the names of the data sets that have a file in `root`/datasets; none if there is no such folder."""
     return sorted(file.stem for file in (root / "datasets").glob("*.py") if file.stem not in ("__init__", "dataset"))
 
 
 def families(root: Path) -> list[str]:
-    """Return the families of networks: the files of `root`/models that define `build`; none without such a folder."""
+    """Return the families: the files of `root`/models that define `build`; none if there is no such folder."""
     return sorted(file.stem for file in (root / "models").glob("*.py") if defines_build(read_module(file)))
 
 
@@ -39,7 +39,7 @@ def defines_build(module: ast.Module | None) -> bool:
 
 
 def names_bound(statement: ast.stmt) -> set[str]:
-    """Return the names that a statement of a module gives a meaning to."""
+    """Return the names that a statement of a module binds."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
     if isinstance(statement, ast.ImportFrom):
@@ -48,7 +48,7 @@ def names_bound(statement: ast.stmt) -> set[str]:
 
 
 def build_arguments(root: Path, family: str) -> dict[str, bool] | None:
-    """Return the arguments of the family's `build` that come from params.yaml, and whether each must be given."""
+    """Return the arguments of the family's `build` that come from params.yaml, and whether each is required."""
     module = read_module(root / "models" / f"{family}.py")
     bound = [statement for statement in module.body if "build" in names_bound(statement)] if module else []
     if len(bound) != 1 or not isinstance(bound[0], ast.FunctionDef) or bound[0].decorator_list:
@@ -58,13 +58,13 @@ def build_arguments(root: Path, family: str) -> dict[str, bool] | None:
         return None
     positional = [argument.arg for argument in (*given.posonlyargs, *given.args)]
     required = positional[: len(positional) - len(given.defaults)]
-    arguments = {name: name in required for name in positional[2:]}  # behind the inputs and the network's name
+    arguments = {name: name in required for name in positional[2:]}  # after the inputs and the network's name
     return arguments | {
         argument.arg: default is None for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
     }
 
 
-def views(root: Path, dictionary: str) -> list[str] | None:
+def definitions(root: Path, dictionary: str) -> list[str] | None:
     """Return the keys of `dictionary` in `root`/models/common/features.py, if they are written down as a whole."""
     module = read_module(root / "models/common/features.py")
     return keys_of(module, dictionary) if module else None
@@ -72,7 +72,7 @@ def views(root: Path, dictionary: str) -> list[str] | None:
 
 @lru_cache(maxsize=8)
 def keys_of(module: ast.Module, dictionary: str) -> list[str] | None:
-    """Return the keys of a dictionary that `module` writes down as a whole, and changes nowhere; else None."""
+    """Return the keys of a dictionary that is one literal in `module` and never changed there; else None."""
     if any(changes(node, dictionary) for node in ast.walk(module)):
         return None
     for statement in module.body:
@@ -88,7 +88,7 @@ def text_keys(value: ast.expr | None) -> list[str] | None:
 
 
 def changes(node: ast.AST, name: str) -> bool:
-    """Tell whether `node` may change the dictionary `name`: by an entry, `|=`, or a method."""
+    """Return whether `node` may change the dictionary `name`: by an entry, `|=`, or a method."""
     if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
         return is_name(node.value, name)
     if isinstance(node, ast.AugAssign):

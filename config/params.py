@@ -1,7 +1,7 @@
-"""`params.yaml`, read once at the edge into typed, frozen objects.
+"""`params.yaml`, read once into typed, frozen objects.
 
-An unknown key, a wrong type or a value out of range is a `UserError` that names the key, the value
-and what would be valid. So is a name that no file of datasets/ or models/ defines.
+An unknown key, a wrong type or a value out of range is a `UserError` that names the key, the value and what would be
+valid. So is a name that no file of datasets/ or models/ defines.
 """
 
 import re
@@ -39,25 +39,25 @@ from ruamel.yaml.events import (
 
 from config import paths
 from config.lockable import refuse_unwritable
-from config.names import build_arguments, dataset_files, families, views
+from config.names import build_arguments, dataset_files, definitions, families
 from runtime.disk import refuse_unless_file
 from runtime.errors import UserError, shortened, unknown_name
 from runtime.process_pool import usable_cores
 
-# Far above what anybody trains here, and far below what ends with the memory or the patience.
-MOST_EPOCHS = 1_000_000
-MOST_BATCH = 1_000_000  # rows
-MOST_THREADS = 1024
-MOST_LISTED = 1000  # entries of a list, such as a network's layers
-MOST_SIZE = 2**31 - 1  # of a whole number that builds a network: TensorFlow's shapes hold no more
-MOST_BASELINE_UNITS = 10_000  # of a layer of scikit-learn's
-MOST_NAME = 64  # characters; a name is part of file names, and of keys that DVC writes into one line of dvc.lock
-MOST_NUMBER = 40  # characters of a share or a size
-# Of the file itself: characters, values with what its aliases stand for, and values within values.
-MOST_TEXT = 1_000_000
-MOST_VALUES = 100_000
-MOST_DEPTH = 50
-MOST_FAULTS = 20  # that are told at once
+# Limits far above any sensible value, and far below what exhausts memory or time.
+MAX_EPOCHS = 1_000_000
+MAX_BATCH = 1_000_000  # rows
+MAX_THREADS = 1024
+MAX_ENTRIES = 1000  # of a list, such as a network's layers
+MAX_INTEGER = 2**31 - 1  # in what builds a network: TensorFlow's shapes hold no more
+MAX_BASELINE_UNITS = 10_000  # of a layer in scikit-learn
+MAX_NAME_LENGTH = 64  # a name is part of file names, and of keys that DVC writes into one line of dvc.lock
+MAX_NUMBER_LENGTH = 40  # of a share or a size, in characters
+# Of the file itself; its values include what aliases stand for.
+MAX_CHARACTERS = 1_000_000
+MAX_VALUES = 100_000
+MAX_DEPTH = 50
+MAX_FAULTS = 20  # in one message
 
 
 class Section(BaseModel):
@@ -80,7 +80,7 @@ def parse_share(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("expected a share such as 0.25 or 1/12")
     text = str(value).replace(" ", "")
-    if len(text) > MOST_NUMBER or (isinstance(value, str) and "e" in text.lower()):  # 1e-999999999 fills the memory
+    if len(text) > MAX_NUMBER_LENGTH or (isinstance(value, str) and "e" in text.lower()):  # 1e-999999999
         raise ValueError("expected a share such as 0.25 or 1/12")
     try:
         share = Fraction(text)
@@ -98,7 +98,7 @@ def parse_memory(value: Any) -> Any:
     except ValueError:
         pass
     try:
-        size = int(TypeAdapter(ByteSize).validate_python(value)) if len(str(value)) <= MOST_NUMBER else 0
+        size = int(TypeAdapter(ByteSize).validate_python(value)) if len(str(value)) <= MAX_NUMBER_LENGTH else 0
     except ValidationError:
         size = 0
     if isinstance(value, bool) or size <= 0 or "/" in str(value):  # of 3/2 GB, ByteSize takes the 3
@@ -107,25 +107,26 @@ def parse_memory(value: Any) -> Any:
 
 
 def check_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or len(name) > MOST_NAME:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or len(name) > MAX_NAME_LENGTH:
         raise ValueError(
-            f"a name has lower-case letters, digits and _, begins with a letter, and has at most {MOST_NAME} characters"
+            "a name has lower-case letters, digits and _, begins with a letter, "
+            f"and has at most {MAX_NAME_LENGTH} characters"
         )
     return name
 
 
 def check_sizes(value: Any) -> Any:
-    """Refuse, anywhere in `value`, a list or a whole number that no network or estimator can be built with."""
+    """Return `value`; raises ValueError if a list or an integer in it is too large to build a network or estimator."""
     for part in parts_of(value):
-        if isinstance(part, list) and len(part) > MOST_LISTED:
-            raise ValueError(f"a list here has at most {MOST_LISTED} entries, not {len(part)}")
-        if isinstance(part, int) and abs(part) > MOST_SIZE:
-            raise ValueError(f"a whole number here is at most {MOST_SIZE}, not {shortened(str(part))}")
+        if isinstance(part, list) and len(part) > MAX_ENTRIES:
+            raise ValueError(f"a list here has at most {MAX_ENTRIES} entries, not {len(part)}")
+        if isinstance(part, int) and abs(part) > MAX_INTEGER:
+            raise ValueError(f"a whole number here is at most {MAX_INTEGER}, not {shortened(str(part))}")
     return value
 
 
 def parts_of(value: Any) -> Iterator[Any]:
-    """Yield `value`, and whatever it holds."""
+    """Yield `value`, and everything in it."""
     yield value
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
@@ -134,10 +135,10 @@ def parts_of(value: Any) -> Iterator[Any]:
 
 # NumPy and scikit-learn take seeds of 32 bits.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-# Names become file names, stage names, words of a command line, and scopes of a graph.
+# Names become file names, stage names, words of a command line, and scopes of a TensorFlow graph.
 Name = Annotated[str, AfterValidator(check_name)]
-Threads = Annotated[int, Field(gt=0, le=MOST_THREADS)]
-Epochs = Annotated[int, Field(gt=0, le=MOST_EPOCHS)]
+Threads = Annotated[int, Field(gt=0, le=MAX_THREADS)]
+Epochs = Annotated[int, Field(gt=0, le=MAX_EPOCHS)]
 Arguments = Annotated[dict[str, Any], AfterValidator(check_sizes)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -158,26 +159,26 @@ Execution = Literal["auto", "xla", "graph", "batches"]
 
 
 class Data(Section):
-    """Which source the data sets are taken from: the real one, or the generated sample."""
+    """The source of all data sets: the real one, or the generated sample."""
 
     source: Literal["real", "sample"]
 
 
 class Hardware(Section):
-    """How training uses the machine: it changes how long an epoch takes, and its figures by rounding alone."""
+    """How training uses the machine. This changes how long an epoch takes, and metrics only by rounding."""
 
-    device: Literal["auto", "cpu", "gpu"]  # auto: every GPU there is, else the processor
-    precision: Precision  # of the arithmetic; the published model is float32 in any case
-    execution: Execution  # xla, graph: an epoch as one program, by that compiler; batches: Keras' own loop
+    device: Literal["auto", "cpu", "gpu"]  # auto: all GPUs if there are any, else the processor
+    precision: Precision  # of the arithmetic in training; the published model is float32
+    execution: Execution  # xla, graph: an epoch as one compiled program; batches: Keras' own loop
     threads: (
-        Literal["auto"] | Annotated[int, Field(gt=0, le=MOST_THREADS)]
-    )  # of the processor, for one training; see `training_threads`
-    memory: Annotated[Fraction | int, BeforeValidator(parse_memory)]  # a split that takes more is streamed
+        Literal["auto"] | Annotated[int, Field(gt=0, le=MAX_THREADS)]
+    )  # of the processor for one training; see `training_threads`
+    memory: Annotated[Fraction | int, BeforeValidator(parse_memory)]  # a larger split is streamed from disk
 
     def training_threads(self, pictures: bool) -> int:
-        """Return how many threads a training on pictures, or on rows of numbers, uses.
+        """Return how many threads a training on images, or on rows of numbers, uses.
 
-        auto: every core for pictures; one for numbers, whose steps are too small to be divided.
+        auto: all cores for images; one for numbers, because their steps are too small to split.
         """
         if self.threads != "auto":
             return self.threads
@@ -185,19 +186,19 @@ class Hardware(Section):
 
 
 class Split(Section):
-    """How rows are divided. A part that the source itself sets aside keeps its rows, whatever stands here."""
+    """How rows are split. If the source defines a split itself, such as test, that split keeps the source's rows."""
 
     seed: Seed
-    test: Share | None = None  # of all rows; None: by the rule of tasks.preparation.split.default_share
-    valid: Share | None = None  # of the rows that are left after test
-    stratify: bool = True  # keep the classes' proportions in every split; regression is never stratified
+    test: Share | None = None  # of all rows; None: see tasks.preparation.split.default_share
+    valid: Share | None = None  # of the rows that are not in test
+    stratify: bool = True  # same class proportions in every split; regression is never stratified
 
 
 class DatasetParams(Section):
     """How a data set is prepared."""
 
     normalization: Normalization
-    tail: Share | None = None  # of the train rows, on each side, that `clipped` moves to the bound
+    tail: Share | None = None  # of the train rows, on each side, that `clipped` moves to its bound
     split: Split
 
     @model_validator(mode="after")
@@ -210,7 +211,7 @@ class DatasetParams(Section):
 
 
 class Compile(Section):
-    """What `keras.Model.compile` gets."""
+    """The arguments of `keras.Model.compile`."""
 
     optimizer: Literal["sgd", "adam"]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -218,40 +219,40 @@ class Compile(Section):
     average: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of a moving average of the weights
     loss: Loss
     loss_weights: dict[Name, Weight] | None = None  # by output; None: each counts once
-    metrics: list[Metric] = Field([], max_length=MOST_LISTED)  # measured each epoch beside the task's own figure
+    metrics: list[Metric] = Field([], max_length=MAX_ENTRIES)  # in addition to the task's primary metric
 
 
 class EarlyStopping(Section):
-    """Stop when the loss on valid has not fallen for `patience` epochs."""
+    """Stop when the validation loss has not fallen for `patience` epochs."""
 
     patience: Epochs
-    restore_best: bool = True  # end with the weights of the best epoch, not of the last
+    restore_best: bool = True  # end with the weights of the best epoch, not the last
 
 
 class Checkpoint(Section):
     """Save the model after each epoch, in checkpoints/M."""
 
-    best_only: bool = True  # only when the loss on valid is the lowest so far
+    best_only: bool = True  # only if the validation loss is the lowest so far
     weights_only: bool = True
 
 
 class Fit(Section):
-    """What `keras.Model.fit` gets, and its callbacks."""
+    """The arguments of `keras.Model.fit`, and its callbacks."""
 
     epochs: Epochs
-    batch_size: Annotated[int, Field(gt=0, le=MOST_BATCH)]
-    class_weight: Literal["balanced"] | dict[str, Weight] | None = None  # by name of the class, 1 for those not named
-    sample_weight: str | None = None  # a view of models/common/features.py; multiplied by class_weight
+    batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)]
+    class_weight: Literal["balanced"] | dict[str, Weight] | None = None  # by class name; 1 for classes without an entry
+    sample_weight: str | None = None  # a sample weight of models/common/features.py; multiplied by class_weight
     early_stopping: EarlyStopping | None = None
     checkpoint: Checkpoint | None = None
-    loss_ratio: bool = False  # log the loss on valid divided by that on train
+    loss_ratio: bool = False  # log the validation loss divided by the training loss
     profile_batches: tuple[PositiveInt, PositiveInt] | None = None  # first and last batch that TensorBoard profiles
-    resume: bool = False  # go on from the last epoch that an earlier run of this recipe finished
+    resume: bool = False  # continue after the last epoch that an earlier run of this recipe finished
 
     @field_validator("sample_weight")
     @classmethod
     def weight_exists(cls, name: str | None, info: ValidationInfo) -> str | None:
-        return name and known_view("weight", "WEIGHT_VIEWS", name, info)
+        return name and known_definition("sample weight", "SAMPLE_WEIGHTS", name, info)
 
     @field_validator("profile_batches", mode="before")
     @classmethod
@@ -269,7 +270,7 @@ class Fit(Section):
         return self
 
 
-# By task: the losses that its labels suit, and what may be measured beside its own figure.
+# By task: the losses that fit its labels, and the metrics in addition to its primary one.
 LOSSES = {
     "regression": ["mean_squared_error", "huber"],
     "binary": ["binary_crossentropy", "half_squared_error"],
@@ -288,12 +289,12 @@ class ModelParams(Section):
     dataset: str
     task: Task
     family: str  # the module of models/ that builds it
-    inputs: dict[Name, str] = Field(min_length=1)  # name of each input of the network: view of a prepared row
-    target: str  # view of a prepared row that is learnt, by every output
+    inputs: dict[Name, str] = Field(min_length=1)  # name of each input of the network: its feature
+    target: str  # what every output learns
     build: Arguments = {}  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
-    probes: dict[str, dict[str, Number]] = {}  # label: a row in raw units on which the exported model is shown
+    probes: dict[str, dict[str, Number]] = {}  # label: a row in raw units, for an example prediction
 
     @field_validator("family")
     @classmethod
@@ -304,15 +305,15 @@ class ModelParams(Section):
 
     @field_validator("inputs")
     @classmethod
-    def input_views_exist(cls, inputs: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    def features_exist(cls, inputs: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         for name in inputs.values():
-            known_view("input", "INPUT_VIEWS", name, info)
+            known_definition("feature", "FEATURES", name, info)
         return inputs
 
     @field_validator("target")
     @classmethod
-    def target_view_exists(cls, name: str, info: ValidationInfo) -> str:
-        return known_view("target", "TARGET_VIEWS", name, info)
+    def target_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_definition("target", "TARGETS", name, info)
 
     @field_validator("build")
     @classmethod
@@ -333,18 +334,34 @@ class ModelParams(Section):
         return self
 
 
-def known_view(kind: str, dictionary: str, name: str, info: ValidationInfo) -> str:
-    """Return `name`; raises ValueError where `dictionary` of models/common/features.py has no such view."""
-    known = views(info.context, dictionary) if info.context else None
+def known_definition(kind: str, dictionary: str, name: str, info: ValidationInfo) -> str:
+    """Return `name`, if models/common/features.py defines it.
+
+    Args:
+        kind: for the message, such as "input".
+        dictionary: where models/common/features.py defines names of this kind.
+        name: as params.yaml has it.
+        info: has the project's folder as its context.
+
+    Raises:
+        ValueError: there is no such definition.
+    """
+    known = definitions(info.context, dictionary) if info.context else None
     if known is not None and name not in known:
-        raise ValueError(unknown_name(f"{kind} view", name, known, "The views of models/common/features.py"))
+        raise ValueError(unknown_name(kind, name, known, f"The {kind}s of models/common/features.py"))
     return name
 
 
 def check_recipe_fits(task: str, compile: Compile, fit: Fit) -> None:
-    """Raise ValueError, naming what fits, when the loss, a metric or a weight does not suit the task's labels.
+    """Check a recipe against its task.
 
-    Likewise when two parts of the recipe exclude each other.
+    Args:
+        task: decides which losses, metrics and weights fit the labels.
+        compile: the recipe's section of that name.
+        fit: likewise.
+
+    Raises:
+        ValueError: something does not fit the task, or two options exclude each other; the message names what fits.
     """
     if compile.average and fit.resume:
         raise ValueError("compile.average and fit.resume exclude each other: a checkpoint holds the averaged weights")
@@ -364,47 +381,47 @@ def check_recipe_fits(task: str, compile: Compile, fit: Fit) -> None:
 
 
 class LectureRecipe(Section):
-    """The notes' own recipe for a model whose default recipe is ours: trained with several seeds, to compare."""
+    """The lecture notes' recipe for a model whose default recipe differs; trained with several seeds, to compare."""
 
-    dataset: str  # the model's; dvc.yaml, which cannot look it up there, makes a dependency of it
+    dataset: str  # the model's; repeated, because dvc.yaml needs it for a dependency and cannot look it up
     family: str  # likewise
-    seeds: list[Seed] = Field(min_length=1, max_length=MOST_LISTED)
+    seeds: list[Seed] = Field(min_length=1, max_length=MAX_ENTRIES)
     normalizations: list[Normalization] = Field(min_length=1)  # the recipe is tried with each
     compile: Compile
     fit: Fit
 
 
 class Baseline(Section):
-    """A model of scikit-learn on raw columns, to compare networks with."""
+    """A model of scikit-learn on raw columns, with which networks are compared."""
 
     dataset: str
-    inputs: str  # a view of columns
+    inputs: str  # a feature
     target: str
     estimator: Literal["dummy", "perceptron", "mlp"]
-    standardise: bool = False
+    standardize: bool = False
     arguments: Arguments = {}  # keyword arguments of the estimator
 
     @field_validator("inputs")
     @classmethod
-    def input_view_exists(cls, name: str, info: ValidationInfo) -> str:
-        return known_view("input", "INPUT_VIEWS", name, info)
+    def feature_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_definition("feature", "FEATURES", name, info)
 
     @field_validator("target")
     @classmethod
-    def target_view_exists(cls, name: str, info: ValidationInfo) -> str:
-        return known_view("target", "TARGET_VIEWS", name, info)
+    def target_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_definition("target", "TARGETS", name, info)
 
     @field_validator("arguments")
     @classmethod
     def can_be_trained(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        for argument, most in (("hidden_layer_sizes", MOST_BASELINE_UNITS), ("max_iter", MOST_EPOCHS)):
+        for argument, most in (("hidden_layer_sizes", MAX_BASELINE_UNITS), ("max_iter", MAX_EPOCHS)):
             for part in parts_of(arguments.get(argument)):
                 if isinstance(part, int) and part > most:
                     raise ValueError(f"{argument} is at most {most}, not {part}")
         return arguments
 
 
-Figures = dict[Literal["train", "valid", "test", "probes"], dict[str, Number]]
+ReferenceMetrics = dict[Literal["train", "valid", "test", "probes"], dict[str, Number]]
 
 
 class Params(Section):
@@ -417,7 +434,7 @@ class Params(Section):
     models: dict[Name, ModelParams]
     baselines: dict[Name, Baseline] = {}
     lecture_recipes: dict[str, LectureRecipe] = {}
-    notes: dict[str, Figures] = {}  # what the lecture notes print for a model, shown beside our figures
+    notes: dict[str, ReferenceMetrics] = {}  # the published results of the lecture notes, by model
 
     @field_validator("datasets")
     @classmethod
@@ -486,9 +503,9 @@ def load_params(path: Path = paths.PARAMS) -> Params:
 
 @lru_cache(maxsize=1)
 def parse_params(text: str, path: Path) -> Params:
-    """Validate `text`, what `path` holds; see `load_params`. Once for a stage, which asks more than once.
+    """Validate `text`, the content of `path`; see `load_params`. Cached, because a stage asks more than once.
 
-    The names in it are looked up in the code beside `path`.
+    Names in it are looked up in the code in the folder of `path`.
     """
     values = parse_values(text, path)
     try:
@@ -499,12 +516,12 @@ def parse_params(text: str, path: Path) -> Params:
 
 @lru_cache(maxsize=1)
 def parse_values(text: str, path: Path) -> Any:
-    """Return what `text`, of the file `path`, says in YAML, in plain values that nobody may change.
+    """Return the values of `text`, the YAML of the file `path`; they are cached and must not be changed.
 
-    Raises UserError where it is not YAML, is too much, or refers to itself or to anything outside.
+    Raises UserError if it is no YAML, too large, or refers to itself or to something outside.
     """
-    if len(text) > MOST_TEXT:
-        raise UserError(f"{path} has {len(text):,} characters; at most {MOST_TEXT:,} are read.")
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"{path} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read.")
     yaml = YAML(typ="safe", pure=True)
     try:
         if "&" in text:  # an anchor
@@ -516,7 +533,7 @@ def parse_values(text: str, path: Path) -> Any:
         problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
         raise UserError(f"{path}{line}: not valid YAML ({problem}).") from None
     except RecursionError:
-        raise UserError(f"{path}: values within values, more than {MOST_DEPTH} deep.") from None
+        raise UserError(f"{path}: values within values, more than {MAX_DEPTH} deep.") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
     check_values(values, path)
@@ -528,21 +545,21 @@ def parse_values(text: str, path: Path) -> Any:
 
 
 def check_values(values: Any, path: Path) -> None:
-    """Raise UserError where there are too many values, or too deep ones, or one that DVC or Hydra would replace."""
+    """Raise UserError for too many values, too deep nesting, and text that DVC or Hydra would replace."""
     for number, (key, value) in enumerate(every_value(values), start=1):
-        if number > MOST_VALUES:
-            raise UserError(f"{path} has more than {MOST_VALUES:,} values.")
-        if len(key) > MOST_DEPTH:
-            raise UserError(f"{path}: values within values, more than {MOST_DEPTH} deep.")
+        if number > MAX_VALUES:
+            raise UserError(f"{path} has more than {MAX_VALUES:,} values.")
+        if len(key) > MAX_DEPTH:
+            raise UserError(f"{path}: values within values, more than {MAX_DEPTH} deep.")
         if isinstance(value, str) and "${" in value:
             got = f"got {shortened(repr(value))}"
             raise UserError(f"{path}: {'.'.join(key)}: ${{...}} is not replaced, write the value itself; {got}.")
 
 
 def check_aliases(events: Iterator[Event], path: Path) -> None:
-    """Raise UserError where an alias refers to what it is in, or aliases stand for more than MOST_VALUES values."""
+    """Raise UserError if an alias refers to what it is in, or aliases stand for more than MAX_VALUES values."""
     sizes: dict[str, int] = {}
-    inside: list[tuple[str | None, int]] = []  # what is not complete yet: its anchor, and its values so far
+    inside: list[tuple[str | None, int]] = []  # open sections: anchor, and values so far
     for event in events:
         if isinstance(event, AliasEvent):
             if event.anchor in [anchor for anchor, _ in inside]:
@@ -559,8 +576,8 @@ def check_aliases(events: Iterator[Event], path: Path) -> None:
         else:
             continue
         anchor, size = complete
-        if size > MOST_VALUES:
-            raise UserError(f"{path} has more than {MOST_VALUES:,} values, with what its aliases stand for.")
+        if size > MAX_VALUES:
+            raise UserError(f"{path} has more than {MAX_VALUES:,} values, with what its aliases stand for.")
         if anchor and not isinstance(event, AliasEvent):
             sizes[anchor] = size
         if inside:
@@ -568,7 +585,7 @@ def check_aliases(events: Iterator[Event], path: Path) -> None:
 
 
 def every_value(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield every key and every value of what YAML has read, each with the keys that lead to it."""
+    """Yield every key and value of a YAML document, each with the keys that lead to it."""
     yield key, value
     if isinstance(value, dict):
         for name, part in value.items():
@@ -580,15 +597,15 @@ def every_value(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 
 
 def fault_lines(path: Path, error: ValidationError) -> list[str]:
-    """Describe every fault as `file: key: what is wrong (the value)`."""
+    """Return a line for each fault: `file: key: what is wrong, got the value`."""
     lines = []
     for fault in error.errors():
         key = ".".join(shortened(str(part)) for part in fault["loc"] if part != "[key]")
         message = fault["msg"].removeprefix("Value error, ")
         value = fault["input"]
-        told = isinstance(value, dict | BaseModel) or (isinstance(value, str) and repr(value) in message)
-        shown = "" if told else f", got {shortened(repr(value))}"
+        in_message = isinstance(value, dict | BaseModel) or (isinstance(value, str) and repr(value) in message)
+        shown = "" if in_message else f", got {shortened(repr(value))}"
         lines.append(f"{path}: {key + ': ' if key else ''}{message}{shown}")
-    if len(lines) > MOST_FAULTS:
-        lines[MOST_FAULTS:] = [f"... and {len(lines) - MOST_FAULTS} more faults"]
+    if len(lines) > MAX_FAULTS:
+        lines[MAX_FAULTS:] = [f"... and {len(lines) - MAX_FAULTS} more faults"]
     return lines

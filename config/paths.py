@@ -1,4 +1,4 @@
-"""Where everything lies in a workspace, relative to its root (the current directory of every command)."""
+"""The paths of a workspace, relative to its root, which is the current directory of every command."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ LOGS = Path("logs")
 CHECKPOINTS = Path("checkpoints")
 BASELINES = ARTIFACTS / "baselines"
 REPORTS = Path("reports")
+LAST_RUN = REPORTS / "last_run.js"  # the timeline of the last `make pipeline`, no output of DVC
 FOLDERS = (RAW, PREPARED, ARTIFACTS, LOGS, CHECKPOINTS, REPORTS, STAGING)
 
 SPLITS = ("train", "valid", "test")

@@ -1,7 +1,7 @@
 """The data sets: one file each, found by its name.
 
-A file of this folder defines `DATASET`, a `datasets.dataset.Dataset`: where the rows come from, their
-schema and classes, the checksum of the real rows, and how to generate the built-in sample.
+The file of a data set defines `DATASET`, a `datasets.dataset.Dataset`: the source of the rows, their schema and
+classes, the checksum of the real rows, and the generator of the built-in sample.
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ def dataset_names() -> list[str]:
 
 
 def get_dataset(name: str) -> Dataset:
-    """Return the data set `name`; raises UserError with the valid names, and where its file contradicts itself."""
+    """Return a data set; raises UserError where the name is unknown, or its file contradicts itself."""
     if name not in dataset_names():
         raise unknown_name("dataset", name, dataset_names(), "The data sets of datasets/")
     dataset = getattr(import_module(f"datasets.{name}"), "DATASET", None)
@@ -27,7 +27,7 @@ def get_dataset(name: str) -> Dataset:
 
 
 def what_is_wrong(name: str, dataset: Dataset | None) -> str:
-    """Return in words what the file of data set `name` states that cannot be; "" where it can."""
+    """Return in words how the file of a data set contradicts itself; "" where it does not."""
     if not isinstance(dataset, Dataset):
         return "it defines no DATASET, a datasets.dataset.Dataset"
     if dataset.name != name:

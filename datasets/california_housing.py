@@ -13,7 +13,7 @@ Fetched by `sklearn.datasets.fetch_california_housing`, which keeps a pickle in 
 | Latitude, Longitude | float64 | degrees | 32.5 to 42, -124.4 to -114.3 |
 | MedHouseVal | float64 | median house value, 100,000 $ (capped at 5.00001) | 0.15 to 5 |
 
-Derived, in prepared tables alone: BedrmsPerRoom = AveBedrms / AveRooms, PeoplePerRoom = AveOccup / AveRooms.
+Derived, in prepared tables only: BedrmsPerRoom = AveBedrms / AveRooms, PeoplePerRoom = AveOccup / AveRooms.
 """
 
 import operator
@@ -60,14 +60,14 @@ def cache_file() -> Path:
 
 
 def archive_address() -> str:
-    """The address is the loader's affair; ask it, so that the message names the one it really used."""
+    """Return the address that scikit-learn's loader downloads from; it offers no public name for it."""
     from sklearn.datasets import _california_housing
 
     return getattr(getattr(_california_housing, "ARCHIVE", None), "url", "the archive of scikit-learn's loader")
 
 
 def generate() -> pa.Table:
-    """Made-up block groups whose value is a known function of income, age, rooms and place, plus noise."""
+    """Return artificial block groups whose value is a known function of income, age, rooms and place, plus noise."""
     rng = np.random.default_rng(0)
     income = rng.gamma(4.0, 1.0, SAMPLE_ROWS).clip(0.5, 15)
     age = rng.integers(1, 53, SAMPLE_ROWS).astype(np.float64)

@@ -1,4 +1,4 @@
-"""What a data set's file states, and what is common to all of them."""
+"""The facts that the file of a data set states, and functions that all data sets share."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -11,46 +11,49 @@ import pyarrow as pa
 
 from runtime.errors import SourceUnreachableError
 
-# Column of raw tables whose source sets rows aside itself: "train", "valid" or "test".
+# The column of raw tables whose source has splits: "train", "valid" or "test".
 SPLIT_COLUMN = "split"
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A prepared column that is made of raw ones, by arithmetic alone: on NumPy arrays and in an exported graph."""
+    """A prepared column computed from raw ones, by arithmetic alone: on NumPy arrays and in an exported graph.
+
+    compute: takes the float32 values of `columns`, in their order.
+    """
 
     columns: tuple[str, ...]
-    compute: Callable[..., Any]  # gets the float32 values of `columns`, in their order
+    compute: Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The facts about one data set.
+    """The facts of one data set.
 
-    `fetch` returns the real rows with exactly `schema`, in the source's own order; it raises
-    `SourceUnreachableError` without a network and `UserError` where the cache is damaged.
-    `generate` returns made-up rows with the same schema, the same at every call.
+    `fetch` returns the real rows with exactly `schema`, in the order of the source. It raises `SourceUnreachableError`
+    without a network, and `UserError` where the cache is damaged. `generate` returns artificial rows with the same
+    schema, the same in every call.
     """
 
     name: str
     title: str
-    origin: str  # who made the data and which loader brings it
+    origin: str  # who made the data, and the loader
     version: str
     licence: str
     citation: str
     schema: pa.Schema  # of the raw table
-    features: tuple[str, ...]  # columns that describe a row, in the order the notes use
-    target: str  # column that is learnt
+    features: tuple[str, ...]  # columns that describe a row, in the order of the lecture notes
+    target: str  # the column that models learn
     class_names: tuple[str, ...] | None  # of the integer target; None: the target is a quantity
     target_unit: str | None
     sha256: str  # of the real rows, by `checksum`
-    cache: str | None  # environment variable that says where the loader keeps its cache
+    cache: str | None  # environment variable with the folder of the loader's cache
     fetch: Callable[[], pa.Table]
     generate: Callable[[], pa.Table]
-    derived: dict[str, Derived] = field(default_factory=dict)  # columns that `prepare` adds, which "all" leaves out
-    limits: str = ""  # what its rows say nothing of, and what they should not be used for
-    address: Callable[[], str] | None = None  # of a file that the loader downloads; None: it needs no network
-    cached: Callable[[], Path] | None = None  # what the loader's cache holds once it was downloaded
+    derived: dict[str, Derived] = field(default_factory=dict)  # columns that `prepare` adds; not in "all"
+    limits: str = ""  # of its rows: what they do not show, and uses to avoid
+    address: Callable[[], str] | None = None  # of a file that the loader downloads; None: no network needed
+    cached: Callable[[], Path] | None = None  # a path in the loader's cache that exists after the download
     place: tuple[str, str] | None = None  # the columns of a row's longitude and latitude, in degrees
 
     @property
@@ -62,12 +65,12 @@ class Dataset:
         return any(isinstance(self.schema.field(name).type, pa.FixedShapeTensorType) for name in self.features)
 
     def raw_columns(self, prepared: Iterable[str]) -> list[str]:
-        """Return the raw columns that the `prepared` ones are made of, in the data set's order."""
+        """Return the raw columns that the prepared ones need, in the data set's order."""
         used = {raw for name in prepared for raw in (self.derived[name].columns if name in self.derived else (name,))}
         return [name for name in self.features if name in used]
 
     def derive(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """Return the float32 columns `raw`, and those derived columns that can be made of them."""
+        """Return the float32 columns `raw`, and the derived columns that can be computed from them."""
         made = {
             name: derived.compute(*(raw[column] for column in derived.columns))
             for name, derived in self.derived.items()
@@ -77,9 +80,14 @@ class Dataset:
 
 
 def unreachable(name: str, address: str, cache: str, folder: Path | str, error: Exception) -> SourceUnreachableError:
-    """Return the error for a data set that is neither at `address` nor in `folder`, its loader's cache.
+    """Return the error for a data set that can neither be downloaded nor found in its loader's cache.
 
-    cache: the environment variable that says where that folder is.
+    Args:
+        name: of the data set.
+        address: of the download.
+        cache: the environment variable with the folder of the cache.
+        folder: of the cache.
+        error: of the download.
     """
     return SourceUnreachableError(
         f"{name}: could not fetch {address} ({error}). Connect to the network, or point {cache} to a folder that holds "
@@ -88,7 +96,7 @@ def unreachable(name: str, address: str, cache: str, folder: Path | str, error: 
 
 
 def image_type(dtype: np.dtype | type, shape: tuple[int, ...]) -> pa.FixedShapeTensorType:
-    """Return the Arrow type of a column that holds an array of `shape` in each row."""
+    """Return the Arrow type of a column with an array of `shape` in each row."""
     return pa.fixed_shape_tensor(pa.from_numpy_dtype(dtype), shape)
 
 
@@ -110,7 +118,7 @@ def to_values(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def checksum(table: pa.Table) -> str:
-    """Return the SHA-256 of the table's column names, dtypes and values, independent of the file format."""
+    """Return the SHA-256 of column names, dtypes and values, which does not depend on the file format."""
     digest = hashlib.sha256()
     for name in table.column_names:
         values = to_values(table[name])

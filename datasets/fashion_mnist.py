@@ -1,8 +1,7 @@
-"""Fashion-MNIST: 70,000 grey pictures of garments in ten classes.
+"""Fashion-MNIST: 70,000 gray images of garments in ten classes.
 
-H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
-learning algorithms", arXiv:1708.07747, 2017. Fetched by `tfds.load("fashion_mnist")`, whose storage
-order the rows keep.
+H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms",
+arXiv:1708.07747, 2017. Fetched by `tfds.load("fashion_mnist")`; the rows keep its order.
 
 | column | type | range |
 |---|---|---|
@@ -67,11 +66,11 @@ def open_builder() -> Any:
         import tensorflow as tf
         import tensorflow_datasets as tfds
 
-        tf.config.list_physical_devices()  # prints too
+        tf.config.list_physical_devices()  # writes to standard error, too
 
     try:
         return tfds.builder(f"fashion_mnist:{VERSION}")
-    except Exception as error:  # the loader reads its cache's descriptions here, and they may hold anything
+    except Exception as error:  # a damaged description in the cache can raise anything
         folder = os.environ.get(CACHE) or "~/tensorflow_datasets"
         raise damaged(f"{folder}/fashion_mnist/{VERSION}", error) from error
 
@@ -85,6 +84,13 @@ def cache_folder() -> Path:
 
 
 def to_table(image: np.ndarray, label: np.ndarray, split: np.ndarray) -> pa.Table:
+    """Return the raw rows.
+
+    Args:
+        image: uint8 [rows, 28, 28].
+        label: number of the class, [rows].
+        split: "train" or "test", [rows].
+    """
     columns = [to_column(image), pa.array(label.astype(np.int64)), pa.array(split.tolist())]
     return pa.table(columns, schema=SCHEMA)
 
@@ -98,7 +104,7 @@ def damaged(folder: str, error: Exception) -> UserError:
 
 
 def generate() -> pa.Table:
-    """Silhouettes of garments, drawn with polygons, then moved, scaled, shaded and made noisy."""
+    """Return silhouettes of garments: polygons that are moved, scaled, shaded and made noisy."""
     rng = np.random.default_rng(0)
     rows = sum(SAMPLE_ROWS.values())
     label = rng.permutation(np.arange(rows) % len(CLASS_NAMES))
@@ -106,7 +112,7 @@ def generate() -> pa.Table:
     return to_table(image, label, np.repeat(list(SAMPLE_ROWS), list(SAMPLE_ROWS.values())))
 
 
-# Corners "x,y" of each class's polygons, in hundredths of the picture, y downwards.
+# Corners "x,y" of the polygons of each class, in hundredths of the image, y downwards.
 OUTLINES = {
     "T-shirt/top": [
         "5,20 35,8 65,8 95,20 88,42 72,34 72,95 28,95 28,34 12,42",
@@ -182,7 +188,7 @@ DATASET = Dataset(
     cached=cache_folder,
     generate=generate,
     limits=(
-        "Product pictures of one shop, cut out, centred and shrunk to 28 by 28 grey pixels: nothing is learnt of worn "
-        "clothes, colour or cloth. Test pictures are of the same shop, so that figures are higher than elsewhere."
+        "Product pictures of one shop, cut out, centered and shrunk to 28 by 28 gray pixels: they show no worn "
+        "clothes, color or fabric. The test pictures are of the same shop, so metrics are higher than elsewhere."
     ),
 )

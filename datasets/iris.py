@@ -26,12 +26,12 @@ def fetch() -> pa.Table:
 
 
 def generate() -> pa.Table:
-    """150 made-up flowers: a normal cloud for each species, setosa well apart from the other two."""
+    """Return 150 artificial flowers: a normal distribution for each species, setosa far from the other two."""
     rng = np.random.default_rng(0)
-    centres = np.array([[5.0, 3.5, 1.5, 0.3], [6.0, 2.8, 4.3, 1.3], [6.6, 3.0, 5.8, 2.1]])
+    centers = np.array([[5.0, 3.5, 1.5, 0.3], [6.0, 2.8, 4.3, 1.3], [6.6, 3.0, 5.8, 2.1]])
     species = np.repeat(np.arange(3), 50)
     spread = np.array([0.35, 0.3, 0.15, 0.1])
-    lengths = np.round(centres[species] + rng.normal(size=(150, 4)) * spread, 1).clip(0.1)
+    lengths = np.round(centers[species] + rng.normal(size=(150, 4)) * spread, 1).clip(0.1)
     return pa.table([*lengths.T.copy(), species], schema=SCHEMA)
 
 

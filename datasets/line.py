@@ -1,12 +1,12 @@
 """The toy line y = 2 x - 1.
 
-The notes' first example: a single neuron must find slope 2 and intercept -1 from six points.
+The first example of the lecture notes: a single neuron must find slope 2 and intercept -1 from six points.
 
 | column | type | meaning |
 |---|---|---|
 | x | float64 | -1, 0, 1, 2, 3, 4 (train); 5, 6, 7 (valid); 8, 9, 10 (test) |
 | y | float64 | 2 x - 1 |
-| split | string | the split the row belongs to; x = 10 is the point that the notes ask for |
+| split | string | the split of the row; the lecture notes predict x = 10 |
 """
 
 import numpy as np

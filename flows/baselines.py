@@ -9,17 +9,15 @@ from orchestration.command_line import run
 
 @flow(name="baselines")
 def baselines() -> None:
-    """Fit scikit-learn's models and the guesses that the networks are compared with."""
+    """Fit the models of scikit-learn, dummies included, with which networks are compared."""
     from runtime.atomic_outputs import atomic_folder
-    from tasks.data.files import write_json
-    from tasks.reference.baselines import baseline_task
+    from tasks.reference.baselines import baseline_task, write_baselines_task
 
     measured, seconds = {}, {}
     with atomic_folder(paths.BASELINES) as folder:
         for name, params in load_params().baselines.items():
             measured[name], seconds[name] = baseline_task(name, params)
-        write_json(folder / "metrics.json", measured)
-        write_json(folder / "run.json", {name: {"fit": round(taken, 3)} for name, taken in seconds.items()})
+        write_baselines_task(measured, seconds, folder)
 
 
 if __name__ == "__main__":

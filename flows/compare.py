@@ -1,4 +1,4 @@
-"""Compare the figures of two revisions, such as the last commit and an experiment: -> reports/compare.html."""
+"""Compare the metrics of two revisions, such as the last commit and an experiment: -> reports/compare.html."""
 
 from prefect import flow
 
@@ -9,7 +9,7 @@ from orchestration.command_line import run
 
 @flow(name="compare")
 def compare(old: str = "HEAD", new: str = "workspace") -> None:
-    """Show what differs between two commits, branches, tags or DVC experiments; `workspace` is what lies here."""
+    """Show the differences between two commits, branches, tags or DVC experiments; `workspace` is this workspace."""
     from runtime.atomic_outputs import atomic_files
     from tasks.report.build import comparison_task
 

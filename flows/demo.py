@@ -1,12 +1,13 @@
-"""The whole pipeline on the built-in sample, in the folder demo/ of its own; needs no network.
+"""The whole pipeline on the built-in sample, in the folder demo/; needs no network.
 
-demo/ gets a copy of the code and of params.yaml with `data.source: sample` and short trainings, its own DVC
-repository, and runs `dvc repro` there. Nothing outside demo/ is touched. A second run runs only what changed.
+demo/ gets a copy of the code, params.yaml with `data.source: sample` and short trainings, and a DVC repository of its
+own. The pipeline flow runs there. Nothing outside demo/ is touched. A second run runs only what changed.
 """
 
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -14,7 +15,8 @@ from ruamel.yaml.error import YAMLError
 
 from config import paths
 from config.params import load_params
-from orchestration.command_line import telling_mistakes
+from flows.metrics import show_metrics
+from orchestration.command_line import exit_on_user_error, run_in_foreground
 from orchestration.workspace_lock import refuse_unusable_folders
 from runtime.disk import refuse_unwritable
 from runtime.errors import UserError
@@ -22,14 +24,14 @@ from runtime.packages import PACKAGES
 
 DEMO = Path("demo")
 FILES = (".dvcignore", "dvc.yaml", "pyproject.toml")
-# Says that a folder was made here.
+# The file that marks a folder as made here.
 MARK = ".heaviside-workspace"
-MOST_EPOCHS = 5
+MAX_EPOCHS = 5
 DVC = [sys.executable, "-m", "dvc"]
 
 
 def copy_workspace(folder: Path) -> None:
-    """Copy the code and the parameters into `folder`, which keeps what earlier runs left in it."""
+    """Copy the code and the parameters into `folder`, which keeps the results of earlier runs."""
     for name in PACKAGES:
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -42,12 +44,12 @@ def copy_workspace(folder: Path) -> None:
 
 
 def shorten(params: Path, epochs: int) -> None:
-    """Make every training of `params` one of `epochs` at most, which the little data of the sample allows."""
+    """Limit every training of `params` to `epochs`, which are enough for the small data of the sample."""
     yaml = YAML()
     values = yaml.load(params)
     for recipe in (*values["models"].values(), *values.get("lecture_recipes", {}).values()):
         recipe["fit"]["epochs"] = min(recipe["fit"]["epochs"], epochs)
-        recipe["compile"].pop("average", None)  # an average over thousands of steps, which there are not
+        recipe["compile"].pop("average", None)  # it averages over thousands of steps, more than there are
     for recipe in values.get("lecture_recipes", {}).values():
         recipe["seeds"] = recipe["seeds"][:1]
     yaml.dump(values, params)
@@ -56,7 +58,7 @@ def shorten(params: Path, epochs: int) -> None:
 def make_workspace(folder: Path, epochs: int) -> None:
     """Make `folder` a workspace on the sample with a DVC repository of its own; an earlier one keeps its results.
 
-    Raises UserError where `folder` holds something else.
+    Raises UserError if `folder` holds something else.
     """
     refuse_unwritable(folder)
     if folder.exists() and any(folder.iterdir()) and not is_workspace(folder):
@@ -75,27 +77,28 @@ def make_workspace(folder: Path, epochs: int) -> None:
 
 
 def is_workspace(folder: Path) -> bool:
-    """Tell whether an earlier run, if one that did not come to its end, has made `folder`."""
-    kept = YAML(typ="safe")
+    """Return whether an earlier run has made `folder`, even an unfinished one."""
     try:
-        params = kept.load(folder / paths.PARAMS)
+        params = YAML(typ="safe").load(folder / paths.PARAMS)
     except (OSError, YAMLError):
         params = None
     return (folder / MARK).exists() or (isinstance(params, dict) and {"datasets", "models"} <= params.keys())
 
 
 def main() -> int:
-    with telling_mistakes():
+    with exit_on_user_error():
         refuse_unusable_folders()
         load_params()
         return run_demo()
 
 
 def run_demo() -> int:
-    make_workspace(DEMO, MOST_EPOCHS)
-    code = subprocess.run([*DVC, "repro"], cwd=DEMO, check=False).returncode
+    make_workspace(DEMO, MAX_EPOCHS)
+    code = run_in_foreground([sys.executable, "-m", "flows.pipeline"], DEMO)
     if code == 0:
-        print(f"\nThe report on the sample is {DEMO / paths.REPORTS / 'index.html'}.")
+        with chdir(DEMO):
+            show_metrics()
+        print(f"The report on the sample: {(DEMO / paths.REPORTS / 'index.html').resolve().as_uri()}")
     return code
 
 

@@ -1,6 +1,6 @@
-"""What prefect.yaml offers beside the pipeline: to train one model, to retrain every night, and a smoke test.
+"""The deployments of prefect.yaml besides the pipeline: train one model, retrain every night, and a smoke test.
 
-Each goes through the graph of dvc.yaml, so that its results are recorded like any other run's.
+Each runs the graph of dvc.yaml, so that its results are recorded like those of any other run.
 """
 
 import os
@@ -16,17 +16,17 @@ from config import paths
 from config.params import load_params
 from flows.demo import make_workspace
 from flows.pipeline import RUNNER, run_environment, run_graph
-from orchestration.command_line import log_mistakes_once
-from orchestration.experiment import experiment, own_workspace
+from orchestration.command_line import log_user_errors_once
+from orchestration.experiment import experiment, restored_workspace
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS
 
 SMOKE = Path(".smoke")
-MOST_EPOCHS = 10_000
+MAX_EPOCHS = 10_000
 
 
 def model_names(root: Path) -> list[str]:
-    """Return the models of params.yaml; none where it has a fault, of which the run tells later."""
+    """Return the models of params.yaml; none if it has a fault, which the run itself reports."""
     try:
         return [*load_params(root / paths.PARAMS).models]
     except UserError:
@@ -35,42 +35,45 @@ def model_names(root: Path) -> list[str]:
 
 if TYPE_CHECKING:
     Model = str
-else:  # the choices that the UI offers
+else:  # read at import: Prefect makes the UI's form, with these choices, of the flow's signature
     names = model_names(Path(__file__).parents[1])
     Model = Literal[tuple(names)] if names else str
-Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS, description="other than the recipe's: a DVC experiment")]
+Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS, description="instead of the recipe's: a DVC experiment")]
 
 
 @flow(name="train model", flow_run_name="train-{model}", task_runner=RUNNER)
 def train_model(model: Model, epochs: Epochs | None = None, force: bool = False) -> None:
-    """Train `model` if its data, code or parameters have changed. force: in any case.
+    """Train a model if its data, code or parameters have changed.
 
-    epochs: other than the recipe's, which makes the run an experiment: `dvc exp show` lists it, `dvc exp apply` takes
-    it over, and the workspace is left as it was.
+    Args:
+        model: a name of params.yaml.
+        epochs: instead of the recipe's. The run is then an experiment: `dvc exp show` lists it, `dvc exp apply` applies
+            it, and the workspace stays as it was.
+        force: train it in any case.
     """
-    log_mistakes_once()
+    log_user_errors_once()
     settings = [f"models.{model}.fit.epochs={epochs}"] if epochs else []
     targets = [f"train@{model}"]
-    with own_workspace(), experiment(settings, targets):
+    with restored_workspace(), experiment(settings, targets):
         run_graph(targets, force)
 
 
 @flow(name="retrain", task_runner=RUNNER)
 def retrain(force: bool = False) -> None:
-    """Fetch every data set anew, and run what has changed because of it. force: train everything anew in any case.
+    """Fetch every data set again, and run what has changed. force: train everything in any case.
 
-    The same data, code and parameters give the same models, so that nothing is trained without a reason.
+    The same data, code and parameters give the same models, so nothing is trained without a reason.
     """
-    log_mistakes_once()
-    with own_workspace():
+    log_user_errors_once()
+    with restored_workspace():
         run_graph(["ingest"], True)
         run_graph([], force)
 
 
 @flow(name="smoke")
 def smoke(epochs: Annotated[int, Field(ge=1, le=10)] = 1) -> None:
-    """Run the whole graph on the built-in sample, in the folder .smoke/ of its own; no network is needed."""
-    log_mistakes_once()
+    """Run the whole graph on the built-in sample, in the folder .smoke/; needs no network."""
+    log_user_errors_once()
     load_params()
     make_workspace(SMOKE, epochs)
     environment = {**os.environ, **run_environment(), PIPELINE_PROCESS: str(os.getpid())}

@@ -12,7 +12,7 @@ from tasks.preparation.ingest import fetch_task, write_raw_task
 
 @flow(name="ingest", flow_run_name="ingest-{dataset}")
 def ingest(dataset: str) -> None:
-    """Bring the rows of `dataset`, a name of params.yaml, from the source that params.yaml states."""
+    """Fetch the rows of `dataset`, a name of params.yaml, from the source that params.yaml names."""
     params = load_params()
     params.dataset(dataset)
     chosen = get_dataset(dataset)

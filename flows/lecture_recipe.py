@@ -1,4 +1,4 @@
-"""Train a model by the notes' own recipe with several seeds: data/raw/D -> artifacts/lecture_recipes/M."""
+"""Train a model by the lecture notes' recipe with several seeds: data/raw/D -> artifacts/lecture_recipes/M."""
 
 from prefect import flow
 
@@ -29,7 +29,7 @@ def lecture_recipe(model: str) -> None:
 
         dataset = get_dataset(recipe.dataset)
         use_device(params.hardware.device, params.hardware.training_threads(dataset.has_pictures))
-        keras.ops.zeros(())  # the first operation prints too
+        keras.ops.zeros(())  # TensorFlow prints at its first operation, too
 
     from runtime.atomic_outputs import atomic_folder
     from tasks.reference.lecture_recipe import read_raw_splits_task, train_once_task, write_lecture_recipe_task

@@ -1,4 +1,4 @@
-"""Bring the stages of dvc.yaml up to date, side by side: the graph, the cache and dvc.lock are those of `dvc repro`."""
+"""Bring the stages of dvc.yaml up to date in parallel, with the graph, the cache and the dvc.lock of `dvc repro`."""
 
 import argparse
 import json
@@ -6,73 +6,67 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import PrefectConsoleHandler
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from config import paths
-from config.params import Params, load_params
+from config.params import load_params
 from orchestration.command_line import (
+    exit_on_user_error,
     ignore_interrupts,
-    log_mistakes_once,
+    log_user_errors_once,
     parent_run,
     prepare_process,
     reporting,
-    telling_mistakes,
 )
 from orchestration.dvc.graph import Plan, read_plan, target_names
 from orchestration.dvc.lockfile import locked_stages, put_in_order
 from orchestration.dvc.reproduce import reproduce
 from orchestration.dvc.yaml_cache import reading_instead
-from orchestration.executors.dask import open_cluster, run_on_cluster, stop_on_cluster
-from orchestration.executors.local import Emit, Stopped, import_ahead, open_processes, run, stop
-from orchestration.experiment import experiment, own_workspace, refuse_without_commits
+from orchestration.executors.executor import Executor, ExecutorKind, open_executor
+from orchestration.executors.local import Stopped, start_fork_server
+from orchestration.experiment import experiment, refuse_without_commits, restored_workspace
 from orchestration.prefect.server import reporting_environment
 from orchestration.progress import Progress, show_progress, summary
-from orchestration.resources import Machine, takes_gpu, this_machine, threads_of
-from orchestration.scheduler import DONE, Ending, Needs, Start, drive
+from orchestration.resources import Resources, resources_of
+from orchestration.scheduler import Launch, run_schedule
 from orchestration.settings import override
+from orchestration.status import DONE, STATE_NAMES, StageStatus, status_of_state
+from orchestration.timeline import Timeline
 from runtime.disk import explain
 from runtime.errors import UserError
-from runtime.variables import PIPELINE_PROCESS, PIPELINE_RUN, STAGES_NOT_DONE
+from runtime.variables import PIPELINE_RUN, STAGES_NOT_DONE
 
-MOST_JOBS = 256
+MAX_JOBS = 256
 INTERRUPTED = "interrupted. What was done until then is recorded; the stages that were running are as they were before."
 
-Runner = Literal["local", "dask"]
 if TYPE_CHECKING:
     Target = str
-else:  # the choices that the UI offers
+else:  # read at import: Prefect makes the UI's form, with these choices, of the flow's signature
     names = target_names(Path(__file__).parents[1])
     Target = Literal[tuple(names)] if names else str
 # A key, and a value without ${...}, which Hydra would replace.
 Setting = Annotated[str, Field(pattern=r"^(\+\+|\+|~)?[\w.]+(=([^$]|\$+[^${])*\$*)?$")]
-# Empty, as a form sends it, is none.
+# A form sends an empty address for none.
 Address = Annotated[str, Field(pattern=r"^(([a-z]+://)?[^\s/]+:\d+)?$", description="of a Dask scheduler")]
-Jobs = Annotated[int, Field(ge=1, le=MOST_JOBS, description="the most stages at once")]
+Jobs = Annotated[int, Field(ge=1, le=MAX_JOBS, description="maximum of stages at once")]
 
 
 class PipelineFailed(UserError):
     """Some stages failed."""
 
 
-# So many threads that the ready queue alone decides what waits.
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=MOST_JOBS)
+# So many threads that the scheduler alone decides which stages wait.
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=MAX_JOBS)
 
 
 @flow(name="pipeline", task_runner=RUNNER)
@@ -83,16 +77,19 @@ def pipeline(
     settings: list[Setting] | None = None,
     address: Address | None = None,
 ) -> None:
-    """Run what has changed of `targets`, stages or groups of dvc.yaml, and of all that they need; None: of everything.
+    """Run the changed stages among `targets` and all that they need; without targets, of the whole graph.
 
-    force: run them though nothing has changed. jobs: the most stages at once; None: as many as there are cores.
-    settings: other parameters for this run, such as models.iris_mlp.fit.epochs=9, which makes it a DVC experiment.
-    address: of the scheduler of a Dask cluster, such as tcp://host:8786, where the stages run; None: on this machine.
+    Args:
+        targets: stages or groups of dvc.yaml, such as train@iris_mlp or train.
+        force: run them even if nothing has changed.
+        jobs: maximum of stages at once; without it, as many as there are cores.
+        settings: other parameters for this run, such as models.iris_mlp.fit.epochs=9; makes it a DVC experiment.
+        address: scheduler of a Dask cluster for the stages, such as tcp://host:8786; without it, they run here.
     """
-    log_mistakes_once()
-    runner: Runner = "dask" if address else "local"
-    with own_workspace(), experiment(settings or [], targets or []):
-        # An experiment puts the report back as it was, whatever became of it.
+    log_user_errors_once()
+    runner: ExecutorKind = "dask" if address else "local"
+    with restored_workspace(), experiment(settings or [], targets or []):
+        # An experiment restores the report in any case.
         run_graph(targets or [], force, jobs, runner, address, reports_failures=not settings)
 
 
@@ -100,124 +97,99 @@ def run_graph(
     targets: list[str],
     force: bool,
     jobs: int | None = None,
-    runner: Runner = "local",
+    runner: ExecutorKind = "local",
     address: str | None = None,
     reports_failures: bool = False,
 ) -> None:
+    """Run the graph within a Prefect flow.
+
+    Args:
+        targets: see `pipeline`, as for force, jobs and address.
+        force: run stages even if nothing has changed.
+        jobs: maximum of stages at once.
+        runner: where the stages run.
+        address: of the Dask scheduler.
+        reports_failures: render the report also if it cannot be reached, because a stage failed.
+
+    Raises:
+        PipelineFailed: some stages failed.
+        UserError: nothing could be run.
+    """
     began = time.monotonic()
     params = load_params()
     plan, before = read_plan(targets), locked_stages()
-    endings: dict[str, Ending] = {}
+    statuses: dict[str, StageStatus] = {}
     futures: dict[str, PrefectFuture] = {}
-    with show_progress(len(plan.order)) as progress, open_host(runner, address, params, jobs) as host:
-        needs = {stage: Needs(threads_of(stage, params, host.machine), takes_gpu(stage)) for stage in plan.order}
+    timeline = Timeline({stage: plan.needs[stage] for stage in plan.order})
+    with show_progress(len(plan.order)) as progress, open_executor(runner, address, params, jobs) as executor:
+        resources = {stage: resources_of(stage, params, executor.machine) for stage in plan.order}
 
-        def start(chosen: Start) -> PrefectFuture:
-            known = chosen.stage not in plan.changed and not force
-            known = known and all(endings[need] == "unchanged" for need in plan.needs[chosen.stage])
+        def start(launch: Launch) -> PrefectFuture:
+            stage, needs = launch.stage, plan.needs[launch.stage]
+            unchanged = stage not in plan.changed and not force and all(statuses[need] == "unchanged" for need in needs)
 
             def run_stage() -> State:
-                return bring_up_to_date(chosen, known, force, needs[chosen.stage].threads, host, progress)
+                return bring_up_to_date(launch, unchanged, force, resources[stage], executor, progress)
 
-            done = [futures[need] for need in plan.needs[chosen.stage] if endings[need] in DONE]
-            stage_task = task(name=chosen.stage, task_run_name=chosen.stage)(run_stage)
-            futures[chosen.stage] = stage_task.submit(return_state=False, wait_for=done)
-            return futures[chosen.stage]
+            timeline.started(stage)
+            done = [futures[need] for need in needs if statuses[need] in DONE]
+            stage_task = task(name=stage, task_run_name=stage)(run_stage)
+            futures[stage] = stage_task.submit(return_state=False, wait_for=done)
+            return futures[stage]
 
-        def ending(stage: str, future: Any) -> Ending:
-            future.wait()  # until then its state is not the last one
-            endings[stage] = ENDINGS.get(future.state.name, "failed")
-            progress.ended(stage, endings[stage])
-            return endings[stage]
+        def status_of(stage: str, future: Any) -> StageStatus:
+            future.wait()  # before that, its state is not the last one
+            statuses[stage] = status_of_state(future.state.name)
+            timeline.ended(stage, statuses[stage])
+            progress.ended(stage, statuses[stage])
+            return statuses[stage]
 
         try:
-            drive(plan, host.machine, needs, start, ending)
+            run_schedule(plan, executor.machine, resources, start, status_of)
         except BaseException:  # Ctrl-C, most likely
-            progress.tell("stopping: what runs puts its outputs back")
+            progress.show("stopping: the running stages restore their outputs")
             ignore_interrupts()
-            host.stop()
-            for stage in futures.keys() - endings.keys():
-                ending(stage, futures[stage])
+            executor.stop()
+            for stage in futures.keys() - statuses.keys():
+                status_of(stage, futures[stage])
             raise
         finally:
             put_in_order(plan.order, before)
-        if reports_failures and endings.get("report") == "not run":
-            report_failures(endings, host, progress)
-        told = summary(endings, time.monotonic() - began)
-        progress.tell(told)
-    get_run_logger().info(told)
-    if endings.get("report") in DONE:
-        show_figures(told)
-    if failed := [stage for stage, ending in endings.items() if ending == "failed"]:
-        raise PipelineFailed(f"{', '.join(failed)} failed. {told}. What did not fail is done and recorded.")
+            # An experiment leaves the report as it was.
+            if reports_failures and (fault := timeline.write()):
+                progress.show(fault)
+        if reports_failures and statuses.get("report") == "not run":
+            report_failures(statuses, executor, progress)
+        message = summary(statuses, time.monotonic() - began)
+        progress.show(message)
+    get_run_logger().info(message)
+    if statuses.get("report") in DONE:
+        show_metrics(message)
+    if failed := [stage for stage, status in statuses.items() if status == "failed"]:
+        raise PipelineFailed(f"{', '.join(failed)} failed. {message}. What did not fail is done and recorded.")
 
 
-# The names of the states that Prefect shows, and what they say of a stage.
-ENDINGS: dict[str, Ending] = {
-    "Completed": "ran",
-    "Restored": "restored",
-    "Unchanged": "unchanged",
-    "Failed": "failed",
-    "Interrupted": "interrupted",
-    "NotRun": "not run",
-}
+def bring_up_to_date(
+    launch: Launch, unchanged: bool, force: bool, resources: Resources, executor: Executor, progress: Progress
+) -> State:
+    """Run a stage if it has changed.
 
+    Args:
+        launch: the stage.
+        unchanged: nothing has changed, as the plan says.
+        force: run it even if nothing has changed.
+        resources: what it takes.
+        executor: runs its command.
+        progress: shows its output.
 
-@dataclass(frozen=True)
-class Host:
-    """Where stages run. run: a command, in an environment, with so many threads; it hands over the lines that are
-    printed and returns the exit code. stop: ask all that is running to end, and wait until it has.
+    Returns:
+        The Prefect state that stands for the stage's status.
     """
-
-    machine: Machine
-    run: Callable[[str, dict[str, str], Emit, int], int]
-    stop: Callable[[], None]
-
-
-@contextmanager
-def open_host(runner: Runner, address: str | None, params: Params, jobs: int | None) -> Iterator[Host]:
-    """Yield this machine or a Dask cluster; at the block's end nothing of ours runs there."""
-    if runner == "dask":
-        if not address:
-            raise UserError("the runner dask needs the address of its scheduler: --address tcp://host:8786.")
-        refuse_unreachable_server(address, str(PREFECT_API_URL.value()))
-        with open_cluster(address) as cluster:
-            machine = Machine(cluster.threads, (), jobs or cluster.threads)
-            yield Host(machine, partial(run_on_cluster, cluster), partial(stop_on_cluster, cluster))
-        return
-    machine = this_machine(params, jobs)
-    with open_processes(warm=not machine.gpus) as processes:
-
-        def run_here(command: str, environment: dict[str, str], emit: Emit, _threads: int) -> int:
-            return run(processes, command, environment | {PIPELINE_PROCESS: str(os.getpid())}, emit)
-
-        yield Host(machine, run_here, partial(stop, processes))
-
-
-def refuse_unreachable_server(scheduler: str, server: str) -> None:
-    """Raise UserError where the workers may be on other machines and the Prefect server is on this one's loopback."""
-    if is_loopback(server) and not is_loopback(scheduler):
-        raise UserError(
-            f"the workers of {scheduler} cannot report to {server}, which only this machine reaches: "
-            "set PREFECT_API_URL to a server that they reach."
-        )
-
-
-def is_loopback(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def bring_up_to_date(chosen: Start, known: bool, force: bool, threads: int, host: Host, progress: Progress) -> State:
-    """Run a stage if it has changed, and return the state that tells what became of it. known: it has not."""
-    stage = chosen.stage
-    if chosen.blocked_by:
-        return Cancelled(name="NotRun", message=f"It needs {', '.join(chosen.blocked_by)}.")
-    if known:
-        return Completed(name="Unchanged")
+    stage = launch.stage
+    if launch.blocked_by:
+        return Cancelled(name=STATE_NAMES["not run"], message=f"It needs {', '.join(launch.blocked_by)}.")
+    if unchanged:
+        return Completed(name=STATE_NAMES["unchanged"])
     logger = get_run_logger()
 
     def emit(line: str) -> None:
@@ -226,17 +198,17 @@ def bring_up_to_date(chosen: Start, known: bool, force: bool, threads: int, host
 
     def run_command(command: str, environment: dict[str, str]) -> int:
         progress.started(stage)
-        own = {"CUDA_VISIBLE_DEVICES": chosen.gpu or ""} if host.machine.gpus else {}
-        return host.run(command, environment | run_environment() | own, emit, threads)
+        own = {"CUDA_VISIBLE_DEVICES": launch.gpu or ""} if executor.machine.gpus else {}
+        return executor.run(command, environment | run_environment() | own, emit, resources)
 
     def warn(message: str) -> None:
         logger.warning(message)
-        progress.tell(message)
+        progress.show(message)
 
     try:
-        outcome = reproduce(stage, run_command, warn, force)
+        status = reproduce(stage, run_command, warn, force)
     except Stopped:
-        return Cancelled(name="Interrupted")
+        return Cancelled(name=STATE_NAMES["interrupted"])
     except (UserError, OSError) as error:
         message = explain(error) or str(error)
         logger.error(message)
@@ -245,75 +217,82 @@ def bring_up_to_date(chosen: Start, known: bool, force: bool, threads: int, host
     except Exception as error:
         progress.line(stage, f"{type(error).__name__}: {error}")  # its traceback is in Prefect's log
         raise
-    return Completed(name={"ran": "Completed", "restored": "Restored", "unchanged": "Unchanged"}[outcome])
+    return Completed(name=STATE_NAMES[status])
 
 
-def report_failures(endings: dict[str, Ending], host: Host, progress: Progress) -> None:
-    """Make the report of a run in which something failed, and which therefore did not come to it: it says what failed.
+def report_failures(statuses: dict[str, StageStatus], executor: Executor, progress: Progress) -> None:
+    """Render the report of a failed run, outside of DVC, so that the failures are visible.
 
-    That is no business of DVC's, for which the report remains to be made.
+    DVC does not record this report: the next run renders it again.
+
+    Args:
+        statuses: of all stages.
+        executor: runs the command of the report.
+        progress: shows where the report is.
     """
-    undone = {stage: ending for stage, ending in endings.items() if ending not in DONE}
-    environment = {**os.environ, **run_environment(), STAGES_NOT_DONE: json.dumps(undone)}
+    not_done = {stage: status for stage, status in statuses.items() if status not in DONE}
+    environment = {**os.environ, **run_environment(), STAGES_NOT_DONE: json.dumps(not_done)}
     try:
-        made = host.run("python -m flows.report", environment, get_run_logger().info, 1) == 0
+        command = "python -m flows.report"
+        rendered = executor.run(command, environment, get_run_logger().info, Resources(threads=1)) == 0
     except (UserError, OSError) as error:
         get_run_logger().error(str(error))
-        made = False
-    told = "says what failed" if made else "could not be made; the log says why"
-    progress.tell(f"{paths.REPORTS / 'index.html'} {told}")
+        rendered = False
+    message = "says what failed" if rendered else "could not be made; the log says why"
+    progress.show(f"{paths.REPORTS / 'index.html'} {message}")
 
 
 def run_environment() -> dict[str, str]:
-    """Return what the process of a stage gets to know of this run."""
+    """Return the variables by which a stage's process reports to this run."""
     context = FlowRunContext.get()
     assert context
     assert context.flow_run
     return {PIPELINE_RUN: str(context.flow_run.id), **reporting_environment()}
 
 
-def show_figures(told: str) -> None:
-    """Put the table of figures, and where the report is, on the run's page."""
+def show_metrics(message: str) -> None:
+    """Show the metrics of all models, and where the report is, on the run's page in the UI."""
     summary_file, report = paths.REPORTS / "summary.json", paths.REPORTS / "index.html"
     models = json.loads(summary_file.read_text(encoding="utf-8"))
-    lines = [f"{told}.", "", f"[Report]({report.resolve().as_uri()})", "", "| model | source | test |", "|---|---|---|"]
+    lines = [f"{message}.", "", f"[Report]({report.resolve().as_uri()})", ""]
+    lines += ["| model | source | test |", "|---|---|---|"]
     for model in models:
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in model["metrics"]["test"].items())
-        lines.append(f"| {model['name']} | {model['source']} | {figures} |")
-    create_markdown_artifact(key="figures", markdown="\n".join(lines), description="What the models reach on test")
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in model["metrics"]["test"].items())
+        lines.append(f"| {model['name']} | {model['source']} | {metrics} |")
+    create_markdown_artifact(key="metrics", markdown="\n".join(lines), description="What the models reach on test")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or group of dvc.yaml; none: everything")
-    parser.add_argument("--force", action="store_true", help="run stages that have not changed, too")
-    parser.add_argument("--jobs", type=int, metavar="N", help="the most stages at once; as many as there are cores")
+    parser.add_argument("--force", action="store_true", help="run stages even if nothing has changed")
+    parser.add_argument("--jobs", type=int, metavar="N", help="maximum of stages at once; as many as there are cores")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another parameter: a DVC experiment")
     parser.add_argument("--runner", choices=["local", "dask"], default="local", help="where the stages run")
     parser.add_argument("--address", metavar="URL", help="of the Dask scheduler, such as tcp://host:8786")
-    parser.add_argument("--dry", action="store_true", help="say what would be run, and run nothing")
+    parser.add_argument("--dry", action="store_true", help="print what would run, and run nothing")
     given = parser.parse_args()
     if (given.runner == "dask") != bool(given.address):
         parser.error("--runner dask and --address, of its scheduler, go together")
-    if given.jobs is not None and not 1 <= given.jobs <= MOST_JOBS:
-        parser.error(f"--jobs must be from 1 to {MOST_JOBS}, got {given.jobs}")
+    if given.jobs is not None and not 1 <= given.jobs <= MAX_JOBS:
+        parser.error(f"--jobs must be from 1 to {MAX_JOBS}, got {given.jobs}")
     return given
 
 
 def show_plan(plan: Plan, force: bool) -> None:
-    """Print each stage that would run for sure, or might because what it needs does."""
+    """Print each stage that would run, or that might run because a stage that it needs does."""
     for stage in plan.order:
         if force or stage in plan.changed:
             print(f"{stage}: {'forced' if force else 'changed'}")
-        elif needed := sorted(plan.behind(stage) & plan.changed):
+        elif needed := sorted(plan.ancestors(stage) & plan.changed):
             print(f"{stage}: if {' or '.join(needed)} ends with other outputs")
 
 
 def main() -> int:
     given = parse()
     prepare_process()
-    with telling_mistakes(INTERRUPTED):
-        with own_workspace():
+    with exit_on_user_error(INTERRUPTED):
+        with restored_workspace():
             load_params()
             changed = override(given.set) if given.set else None
             if given.set and not given.dry:
@@ -323,11 +302,11 @@ def main() -> int:
         if given.dry:
             show_plan(plan, given.force)
             return 0
-        if not (plan.changed or given.force or given.set):  # known without a server
+        if not (plan.changed or given.force or given.set):  # then no server is started
             print(f"{len(plan.order)} stages: {len(plan.order)} unchanged.")
             return 0
         if given.runner == "local":
-            import_ahead()
+            start_fork_server()
         keep_logs_off_the_terminal()
         with reporting(), parent_run(pipeline):
             pipeline(given.targets, given.force, given.jobs, given.set, given.address)
@@ -335,7 +314,7 @@ def main() -> int:
 
 
 def keep_logs_off_the_terminal() -> None:
-    """Leave the terminal to `show_progress`; Prefect's server still gets every log line."""
+    """Leave the terminal to `show_progress`; the Prefect server still gets every log line."""
     logging.getLogger("dvc").setLevel(logging.WARNING)
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.getLogger().manager.loggerDict)]
     for handler in {handler for logger in loggers for handler in logger.handlers}:

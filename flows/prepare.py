@@ -13,11 +13,11 @@ from tasks.preparation.prepare import prepare_task, write_prepared_task
 
 @flow(name="prepare", flow_run_name="prepare-{dataset}")
 def prepare(dataset: str) -> None:
-    """Split and normalise the raw rows of `dataset`, a name of params.yaml."""
+    """Split the raw rows of `dataset`, a name of params.yaml, and compute their normalization."""
     params = load_params().dataset(dataset)
     chosen = get_dataset(dataset)
     provenance = read_provenance_task(chosen)
-    table = read_raw_task(chosen, provenance["sha256"])
+    table = read_raw_task(chosen, provenance.sha256)
     prepared = prepare_task(chosen, params, table, provenance)
     with atomic_folder(paths.prepared_folder(dataset), others="refuse") as folder:
         write_prepared_task(prepared, folder)

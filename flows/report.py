@@ -13,7 +13,7 @@ from runtime.variables import STAGES_NOT_DONE
 
 @flow(name="report")
 def report() -> None:
-    """Show what `train` measured of every model of params.yaml, and what became of those that a run did not do."""
+    """Render the report for all models of params.yaml; mark stages that failed or did not run."""
     from runtime.atomic_outputs import atomic_files
     from tasks.report.build import report_task
 

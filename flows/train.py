@@ -10,7 +10,7 @@ from runtime.stderr import quiet_stderr
 
 @flow(name="train", flow_run_name="train-{model}")
 def train(model: str) -> None:
-    """Fit, export and evaluate `model`, a name of params.yaml; publish it when all of that succeeded."""
+    """Fit, export and evaluate `model`, a name of params.yaml, and publish it if all of that succeeds."""
     params = load_params()
     recipe = params.model(model)
 
@@ -23,17 +23,17 @@ def train(model: str) -> None:
 
         threads = params.hardware.training_threads(get_dataset(recipe.dataset).has_pictures)
         use_device(params.hardware.device, threads)
-        keras.ops.zeros(())  # the first operation prints too
+        keras.ops.zeros(())  # TensorFlow prints at its first operation, too
 
     from runtime.atomic_outputs import atomic_folder
-    from tasks.data.normalization import read_statistics_task
+    from tasks.data.normalization import read_normalization_task
     from tasks.data.schema import read_schema_task
     from tasks.data.streaming import open_split_task
     from tasks.evaluation.evaluate import evaluate_task
     from tasks.publishing.architecture import write_network_task
     from tasks.publishing.export import describe_origin, export_task, sample_outputs, verify_export_task
     from tasks.publishing.model_card import write_card_task
-    from tasks.publishing.run_record import Stopwatch, metrics, run_facts, write_record_task
+    from tasks.publishing.run_record import Stopwatch, describe_metrics, describe_run, write_record_task
     from tasks.training.fit import fit_task
     from tasks.training.recipe_checks import check_recipe_task
     from tasks.training.tensorboard_logs import run_logs
@@ -42,7 +42,7 @@ def train(model: str) -> None:
     watch = Stopwatch()
     with atomic_folder(paths.artifacts_folder(model)) as folder, run_logs(model, watch.began) as logs:
         schema = read_schema_task(recipe.dataset)
-        statistics = read_statistics_task(recipe.dataset)
+        normalization = read_normalization_task(recipe.dataset)
         memory = memory_limit(params.hardware)
         examples = {split: open_split_task(recipe, split, memory) for split in ("train", "valid")}
         watch.lap("read")
@@ -52,22 +52,22 @@ def train(model: str) -> None:
             params.seed,
             params.hardware,
             **examples,
-            network=network_name(model, schema["source"]),
+            network=network_name(model, schema.source),
             logs=logs,
             checkpoints=paths.checkpoints_folder(model),
         )
         watch.lap("fit")
-        export_task(fitted.model, recipe, statistics, describe_origin(schema, params.seed), folder)
+        export_task(fitted.model, recipe, normalization, describe_origin(schema, params.seed), folder)
         sample = sample_outputs(fitted.model, examples["valid"])
-        verified = verify_export_task.submit(sample, recipe, schema["raw_sha256"], folder)  # in a process beside this
+        verified = verify_export_task.submit(sample, recipe, schema.raw_sha256, folder)  # in a process of its own
         write_network_task(fitted.model, examples["valid"], folder)
         watch.lap("export")
         evaluation = evaluate_task(fitted.model, recipe, schema, memory, **examples)
         probes = verified.result()
         watch.lap("evaluate")
-        measured = metrics(model, recipe, params.seed, schema, fitted, evaluation, probes)
+        measured = describe_metrics(model, recipe, params.seed, schema, fitted, evaluation, probes)
         write_card_task(measured, recipe, folder)
-        facts = run_facts(recipe, watch.began, watch.seconds(), fitted)
+        facts = describe_run(recipe, watch.began, watch.seconds(), fitted)
         write_record_task(measured, facts, fitted, evaluation, folder)
 
 

@@ -6,8 +6,8 @@ import sys
 from orchestration.prefect.interrupts import catch_signals
 
 PORT = 4200
-LAST = """print how the last scheduled runs of each deployment ended, and start no UI; the exit code is 0 if the last
-one of each has completed, and further ones are planned of each schedule that is on, else 1"""
+LAST = """print how the last scheduled runs of each deployment ended, without starting a UI; the exit code is 0 if the
+last one of each has completed and every active schedule has further runs planned, else 1"""
 
 
 def main() -> int:
@@ -16,14 +16,14 @@ def main() -> int:
     try:
         if not given.last:
             print(f"starting the server on port {given.port} ...", flush=True)
-        # The imports take seconds, in which nothing would be printed.
-        from orchestration.command_line import prepare_process, telling_mistakes
+        # The imports take seconds; something should be on the screen before.
+        from orchestration.command_line import exit_on_user_error, prepare_process
         from orchestration.prefect.ui import serve, show_last
     except KeyboardInterrupt:
         return 130
     prepare_process()
     catch_signals()
-    with telling_mistakes("interrupted." if given.last else "the server and the worker have ended."):
+    with exit_on_user_error("interrupted." if given.last else "the server and the worker have ended."):
         return show_last() if given.last else serve(given.port)
 
 

@@ -1,12 +1,12 @@
-"""A convolutional network for one picture, as `keras.Sequential`.
+"""A convolutional network for one image, as `keras.Sequential`.
 
 | model | layers | parameters |
 |---|---|---|
 | fashion_cnn | Conv 64 7x7, pool, 2 x Conv 128 3x3, pool, 2 x Conv 256 3x3, pool, Flatten, Dense 128, Dropout 0.5, \
 Dense 64, Dropout 0.5, Dense(10, softmax) | 1,413,834 |
 
-Same padding, ReLU, He's normal initialisation (K. He et al., "Delving deep into rectifiers",
-arXiv:1502.01852, 2015); the architecture is the notes'.
+Same padding, ReLU, He's normal initialization (K. He et al., "Delving deep into rectifiers", arXiv:1502.01852, 2015).
+The architecture is that of the lecture notes.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,17 @@ from models.common.outputs import Shapes
 
 
 class Block(TypedDict):
-    """`convolutions` layers of `filters` filters, kernel x kernel each, and a pooling that halves the picture."""
+    """`convolutions` layers with `filters` filters of kernel x kernel, and a pooling layer that halves the image.
+
+    depth_pool: then also pool the channels, in groups of so many.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # how pydantic wants it
 
     filters: int
     kernel: int
     convolutions: NotRequired[Annotated[int, Field(ge=1, le=100)]]
-    depth_pool: NotRequired[int]  # pool the channels in groups of so many, after the picture
+    depth_pool: NotRequired[int]
 
 
 def build(
@@ -42,11 +45,21 @@ def build(
     activation: str = "relu",
     output_activation: str = "linear",
 ) -> keras.Model:
-    """Return a network from a picture [batch, height, width, channels] to [batch, outputs], float32.
+    """Return a network from an image [batch, height, width, channels] to [batch, outputs], float32.
 
-    hidden: units of each Dense layer behind the convolutions. dropout: share dropped behind each of them.
-    global_pool: average each feature map instead of flattening them.
-    Raises ValueError unless there is exactly one input, a picture.
+    Args:
+        inputs: the shape of a row of the input.
+        name: of the network.
+        blocks: of convolutions.
+        hidden: units of each Dense layer behind the convolutions.
+        outputs: units of the output layer.
+        dropout: rate of the Dropout behind each hidden Dense layer; 0: none.
+        global_pool: average each feature map instead of flattening them.
+        activation: of the convolutions and hidden layers.
+        output_activation: of the output layer.
+
+    Raises:
+        ValueError: there is not exactly one input, an image.
     """
     if len(inputs) != 1 or len(next(iter(inputs.values()))) != 3:
         raise ValueError(f"a cnn has one input [height, width, channels], got {inputs}")

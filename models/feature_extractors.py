@@ -1,13 +1,13 @@
-"""Convolutional feature extractors side by side, functional: each looks at an input, their features are joined.
+"""Parallel convolutional feature extractors, functional: each reads an input, and their features are concatenated.
 
 | model | inputs | extractors | units behind them | parameters |
 |---|---|---|---|---|
 | binary_cnn | grey [64, 64, 1] | one, kernel 4 | 10, 1 | 35,813 |
-| shared_input_cnn | grey [64, 64, 1] | two on the same picture, kernels 4 and 8 | 10, 10, 1 | 86,787 |
+| shared_input_cnn | grey [64, 64, 1] | two on the same image, kernels 4 and 8 | 10, 10, 1 | 86,787 |
 | multi_input_cnn | grey [64, 64, 1], colour [32, 32, 3] | one each, kernel 4 | 10, 10, 1 | 49,699 |
 
 An extractor is Conv 32, pool, Conv 16, pool, Flatten, valid padding, ReLU; the last unit is a sigmoid. The
-architectures are the notes'.
+architectures are those of the lecture notes.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from models.common.outputs import Shapes, network_input
 
 
 class Extractor(TypedDict):
-    """The name of the input that it looks at, and the size of its kernels."""
+    """The name of the input that an extractor reads, and the size of its kernels."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # how pydantic wants it
 
@@ -38,14 +38,24 @@ def build(
     activation: str = "relu",
     output_activation: str = "linear",
 ) -> keras.Model:
-    """Return a network from pictures [batch, height, width, channels] to [batch, outputs], float32.
+    """Return a network from images [batch, height, width, channels] to [batch, outputs], float32.
 
-    filters: of each convolution of every extractor. hidden: units of each Dense layer behind them.
-    Raises ValueError unless every extractor looks at an input, and every input is looked at.
+    Args:
+        inputs: the shape of a row of each input, by name.
+        name: of the network.
+        extractors: by name.
+        filters: of each convolution of every extractor.
+        hidden: units of each Dense layer behind the extractors.
+        outputs: units of the output layer.
+        activation: of the convolutions and hidden layers.
+        output_activation: of the output layer.
+
+    Raises:
+        ValueError: an extractor reads no input, or no extractor reads an input.
     """
-    looked_at = {extractor["input"] for extractor in extractors.values()}
-    if looked_at != set(inputs):
-        raise ValueError(f"the extractors look at {', '.join(sorted(looked_at))}, the inputs are {', '.join(inputs)}")
+    read = {extractor["input"] for extractor in extractors.values()}
+    if read != set(inputs):
+        raise ValueError(f"the extractors read {', '.join(sorted(read))}, the inputs are {', '.join(inputs)}")
     given = {key: keras.Input(shape, name=key) for key, shape in inputs.items()}
     features = []
     for extractor_name, extractor in extractors.items():

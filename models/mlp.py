@@ -25,10 +25,19 @@ def build(
     activation: str = "relu",
     output_activation: str = "linear",
 ) -> keras.Model:
-    """Return a network with one input [batch, ...] and one output [batch, outputs], float32.
+    """Return a network from one input [batch, ...] to [batch, outputs], float32.
 
-    hidden: units of each hidden layer. normalization: begin with a Normalization layer, still to be adapted.
-    Raises ValueError unless there is exactly one input.
+    Args:
+        inputs: the shape of a row of the input.
+        name: of the network.
+        hidden: units of each hidden layer.
+        outputs: units of the output layer.
+        normalization: begin with a Normalization layer, which is not adapted yet.
+        activation: of the hidden layers.
+        output_activation: of the output layer.
+
+    Raises:
+        ValueError: there is not exactly one input.
     """
     if len(inputs) != 1:
         raise ValueError(f"an mlp has one input, got {', '.join(inputs)}")

@@ -1,12 +1,11 @@
 """The perceptron: one threshold logic unit, step(w x + b), trained by the perceptron rule.
 
-F. Rosenblatt, "The perceptron: a probabilistic model for information storage and organization in the
-brain", Psychological Review 65, 1958. The rule: after each instance, w += eta (y - step) x and
-b += eta (y - step).
+F. Rosenblatt, "The perceptron: a probabilistic model for information storage and organization in the brain",
+Psychological Review 65, 1958. The rule: after each instance, w += eta (y - step) x and b += eta (y - step).
 
-It is plain gradient descent, one instance at a time, on the half squared error (y - step)^2 / 2 if the
-step's derivative, which is 0 wherever it exists, is taken as 1: the loss's gradient in the step is
--(y - step), and that times x is what the rule adds. So `fit` trains it with SGD(eta), batch size 1 and
+The rule is gradient descent, one instance at a time, on the half squared error (y - step)^2 / 2, if the derivative of
+the step is taken as 1. (It is 0 wherever it exists.) The gradient of the loss with respect to the step is -(y - step),
+and times x it is what the rule adds. So `fit` trains it with SGD(eta), batch size 1 and
 `models.common.losses.half_squared_error`, under any Keras backend.
 """
 
@@ -44,10 +43,7 @@ class ThresholdUnit(keras.layers.Layer):
 
 
 def build(inputs: Shapes, name: str) -> keras.Model:
-    """Return one threshold logic unit over one input [batch, features].
-
-    Raises ValueError unless there is exactly one input.
-    """
+    """Return one threshold logic unit for one input [batch, features]; raises ValueError for several inputs."""
     if len(inputs) != 1:
         raise ValueError(f"a perceptron has one input, got {', '.join(inputs)}")
     [(input_name, shape)] = inputs.items()

@@ -1,7 +1,7 @@
 """Wide and deep networks, functional: the inputs reach the output both directly and through hidden layers.
 
-H.-T. Cheng et al., "Wide & deep learning for recommender systems", arXiv:1606.07792, 2016. Each input
-has a Normalization layer of its own; one input can serve as both, or two share columns.
+H.-T. Cheng et al., "Wide & deep learning for recommender systems", arXiv:1606.07792, 2016. Each input has its own
+Normalization layer. One input can take both paths, and two inputs can share columns.
 
 | model | inputs | layers | parameters |
 |---|---|---|---|
@@ -29,12 +29,20 @@ def build(
     activation: str = "relu",
     output_activation: str = "linear",
 ) -> keras.Model:
-    """Return a network to [batch, outputs], float32; its Normalization layers are still to be adapted.
+    """Return a network to [batch, outputs], float32. Its Normalization layers are not adapted yet.
 
-    wide, deep: names of the inputs [batch, features] that take each path; they may be the same.
-    hidden: units of each hidden layer of the deep path. aux: return {"output": ..., "aux": ...}, the second of the
-    same shape, which keeps the deep path learning by itself.
-    Raises ValueError unless `wide` and `deep` are exactly the inputs.
+    Args:
+        inputs: the shape of a row of each input, by name.
+        name: of the network.
+        wide, deep: names of the inputs [batch, features] of each path; they can be the same.
+        hidden: units of each hidden layer of the deep path.
+        outputs: units of an output layer.
+        aux: add an output `aux` of the deep path alone, so that this path also learns by itself.
+        activation: of the hidden layers.
+        output_activation: of the outputs.
+
+    Raises:
+        ValueError: `wide` and `deep` are not exactly the inputs.
     """
     if {wide, deep} != set(inputs):
         raise ValueError(f"wide and deep are {wide!r} and {deep!r}, the inputs {', '.join(inputs)}")

@@ -1,7 +1,8 @@
 """The wide and deep network with an auxiliary output, subclassed: layers in `__init__`, their order in `call`.
 
-The same function as `models.wide_deep` with two inputs and `aux` (a test compares them); see there for the
-source. housing_wide_deep_subclassed: wide [5], deep [6]; 1,231 parameters, of which 1,207 trainable.
+It computes the same function as `models.wide_deep` with two inputs and `aux`; a test compares them. See there for the
+source.
+housing_wide_deep_subclassed: wide [5], deep [6]; 1,231 parameters, of which 1,207 trainable.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from models.common.outputs import Shapes
 class WideAndDeepModel(keras.Model):
     """{"wide": [batch, n], "deep": [batch, m]} -> {"output": [batch, outputs], "aux": [batch, outputs]}, float32.
 
-    hidden: units of each hidden layer of the deep path, which `aux` reads alone.
+    hidden: units of each hidden layer of the deep path; `aux` reads this path alone.
     """
 
     def __init__(self, hidden=(30, 30), outputs=1, activation="relu", output_activation="linear", **settings):
@@ -54,14 +55,23 @@ def build(
     activation: str = "relu",
     output_activation: str = "linear",
 ) -> keras.Model:
-    """Return a `WideAndDeepModel` with its weights made; its Normalization layers are still to be adapted.
+    """Return a `WideAndDeepModel` with weights. Its Normalization layers are not adapted yet.
 
-    Raises ValueError unless the inputs are "wide" and "deep".
+    Args:
+        inputs: the shape of a row of each input, by name.
+        name: of the network.
+        hidden: units of each hidden layer of the deep path.
+        outputs: units of an output layer.
+        activation: of the hidden layers.
+        output_activation: of the outputs.
+
+    Raises:
+        ValueError: the inputs are not "wide" and "deep".
     """
     if set(inputs) != {"wide", "deep"}:
         raise ValueError(f"the inputs are wide and deep, got {', '.join(inputs)}")
     model = WideAndDeepModel(hidden, outputs, activation, output_activation, name=name)
-    for key, shape in inputs.items():  # outside the call, in whose graph the statistics would stay
+    for key, shape in inputs.items():  # before the call, because the statistics would stay in its graph
         getattr(model, f"normalize_{key}").build((None, *shape))
     model({key: keras.Input(shape, name=key) for key, shape in inputs.items()})
     return model

@@ -1,7 +1,7 @@
 """The command line of every flow: `python -m flows.NAME [ARGUMENT]`.
 
-The arguments are those of the flow's function. Exit codes: 0 done; 1 a mistake the user can mend, told
-in one message without a traceback; 130 interrupted.
+The arguments are those of the flow's function. Exit codes: 0 done; 1 an error that the user can fix, printed as one
+message without a traceback; 130 interrupted.
 """
 
 import argparse
@@ -9,12 +9,14 @@ import inspect
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import inf
+from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
 
@@ -33,10 +35,10 @@ from runtime.disk import explain
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS, PIPELINE_RUN
 
-LOOK_SECONDS = 0.5  # between two looks whether the process that started this one lives
-EXIT_SECONDS = 60  # that a process gets to exit once its work is done: Prefect sends its last logs then
-END_SECONDS = 10  # that a process gets to end by itself after an interrupt
-# Ctrl-C; what `kill` and service managers send; what a closed terminal sends.
+POLL_SECONDS = 0.5  # how often a process checks whether the one that started it still runs
+EXIT_SECONDS = 60  # for a process to exit once its work is done: Prefect sends its last logs then
+END_SECONDS = 10  # for a process to end by itself after an interrupt
+# From Ctrl-C; from `kill` and service managers; from a terminal that is closed.
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -44,7 +46,7 @@ def run(flow: Flow) -> NoReturn:
     """Run `flow` with the arguments of the command line and exit."""
     arguments = parse(flow)
     prepare_process()
-    with telling_mistakes():
+    with exit_on_user_error():
         check_names(arguments)
         end_with_dvc()
         with shared_workspace():
@@ -60,15 +62,15 @@ def prepare_process() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores SIGHUP
             signal.signal(number, interrupt)
     sys.unraisablehook = interrupt_again
-    tell_errors_once()
+    shorten_user_errors_in_logs()
 
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Have the flows of the block report to a Prefect server.
+    """Report the flows of the block to a Prefect server.
 
-    Without heartbeats, by which a server would notice that a flow has vanished: each flow would wait up to a second
-    at its end for the thread that sends them.
+    Heartbeats, by which a server notices that a flow has vanished, are off: each flow would wait up to a second at its
+    end for the thread that sends them.
     """
     with prefect_server() as server, temporary_settings({**server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
@@ -76,7 +78,7 @@ def reporting() -> Iterator[None]:
 
 @contextmanager
 def parent_run(flow: Flow) -> Iterator[None]:
-    """Make `flow` a subflow of the pipeline's run that started this process, and end this process with that one."""
+    """Make `flow` a subflow of the pipeline run that started this process, and end this process when that run ends."""
     run_id = os.environ.get(PIPELINE_RUN)
     if not run_id:
         yield
@@ -90,22 +92,32 @@ def parent_run(flow: Flow) -> Iterator[None]:
         yield
 
 
+def run_in_foreground(command: list[str], folder: Path) -> int:
+    """Run `command` in `folder` until it ends, whatever signal comes, and return its exit code.
+
+    A signal that would end this process goes to the command, which ends in its own way.
+    """
+    process = subprocess.Popen(command, cwd=folder)
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: process.send_signal(number))
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
 def end_with_dvc() -> None:
-    """End this process when the DVC that runs it as a stage has ended, however that came about."""
+    """End this process when the DVC process that runs it as a stage has ended, for whatever reason."""
     if "DVC_STAGE" in os.environ and PIPELINE_RUN not in os.environ:
         end_with(owner_process().pid, "the DVC that ran this stage")
 
 
 def end_with(pid: int, name: str) -> None:
-    """Interrupt this process when process `pid` has ended, and kill it when it then does not end.
-
-    name: of that process, for the message.
-    """
+    """Interrupt this process when process `pid`, called `name`, has ended; kill it if it then does not end."""
 
     def watch() -> None:
         while is_alive(pid):
-            time.sleep(LOOK_SECONDS)
-        with suppress(OSError):  # where the terminal has ended, too
+            time.sleep(POLL_SECONDS)
+        with suppress(OSError):  # the terminal may have ended, too
             print(f"error: {name} has ended.", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(END_SECONDS)
@@ -118,9 +130,9 @@ def end_with(pid: int, name: str) -> None:
 
 
 def restored_by_dvc_cache() -> bool:
-    """Bring back the outputs of the stage that this process is for, if only they are missing; return whether it did.
+    """Restore the outputs of the stage that DVC runs in this process, if only they are missing; return whether it did.
 
-    The pipeline flow has done so before it starts a stage.
+    The pipeline flow does so itself, before it starts a stage.
     """
     stage = os.environ.get("DVC_STAGE")
     if not stage or PIPELINE_RUN in os.environ:
@@ -132,8 +144,8 @@ def restored_by_dvc_cache() -> bool:
 
 
 @contextmanager
-def telling_mistakes(interrupted: str = "interrupted; nothing was published.") -> Iterator[None]:
-    """Exit with one message and code 1 where the block raises what the user can mend, with 130 when it is interrupted.
+def exit_on_user_error(interrupted: str = "interrupted; nothing was published.") -> Iterator[None]:
+    """Turn a user error of the block into one message and exit code 1, and an interrupt into exit code 130.
 
     interrupted: the message for Ctrl-C, SIGTERM and SIGHUP.
     """
@@ -151,15 +163,15 @@ def telling_mistakes(interrupted: str = "interrupted; nothing was published.") -
 
 def end(code: int, message: str) -> NoReturn:
     ignore_interrupts()
-    with suppress(OSError):  # where the terminal is gone
+    with suppress(OSError):  # the terminal may be gone
         print(f"error: {message}", file=sys.stderr, flush=True)
     leave(code)
 
 
 def leave(code: int) -> NoReturn:
-    """Exit with `code`, at the latest after EXIT_SECONDS.
+    """Exit with `code`, after EXIT_SECONDS at the latest.
 
-    A thread of a library that never ends would otherwise hold a `dvc repro`, or a schedule, for ever.
+    Otherwise a library's thread that never ends would block `dvc repro` or a schedule forever.
     """
 
     def force() -> None:
@@ -183,7 +195,7 @@ def parse(flow: Flow) -> dict[str, str]:
 
 
 def check_names(arguments: dict[str, str]) -> None:
-    """Refuse an unknown data set or model, or a faulty params.yaml, before a server is started for it."""
+    """Refuse an unknown data set or model, or a faulty params.yaml, before a server starts."""
     params = load_params()
     known = {"dataset": params.dataset, "model": params.model}
     for kind in known.keys() & arguments.keys():
@@ -194,9 +206,9 @@ _last_interrupt = -inf
 
 
 def interrupt(*_: object) -> None:
-    """Raise KeyboardInterrupt, but not again within END_SECONDS: whoever presses Ctrl-C twice must not stop the ending.
+    """Raise KeyboardInterrupt, but not again within END_SECONDS: a second Ctrl-C must not interrupt the cleanup.
 
-    Later on once more, in case a library has swallowed the first one.
+    After that it raises again, because a library may have swallowed the first one.
     """
     global _last_interrupt  # noqa: PLW0603 - signal handlers have no other place
     now = time.monotonic()
@@ -207,9 +219,9 @@ def interrupt(*_: object) -> None:
 
 
 def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
-    """Deliver an interrupt once more that came while an object was being destroyed, where Python drops it.
+    """Repeat an interrupt that Python dropped because it came while an object was being destroyed.
 
-    TensorFlow destroys iterators and functions at every epoch, so that a Ctrl-C can hit one of them.
+    TensorFlow destroys iterators and functions at every epoch, so a Ctrl-C can hit one of them.
     """
     global _last_interrupt  # noqa: PLW0603
     if isinstance(lost.exc_value, KeyboardInterrupt | TerminationSignal):
@@ -220,59 +232,60 @@ def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
 
 
 def ignore_interrupts() -> None:
-    """Let nothing but SIGKILL stop this process any more, which is ending and has things to put back."""
+    """Let only SIGKILL stop this process from now on: it is ending and has outputs to restore."""
     if threading.current_thread() is threading.main_thread():
         for number in ENDING_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
 
-def tell_errors_once() -> None:
-    """Have Prefect log an error meant for the user as its message alone, and leave the terminal to `run`.
+def shorten_user_errors_in_logs() -> None:
+    """Reduce a user error in Prefect's logs to its message, and keep it off the terminal, where `run` prints it.
 
-    Prefect logs it in the task, in the flow and in both their states, with a traceback each; its server
-    still gets the message with the task and the flow that it belongs to.
+    Prefect logs an error in the task, in the flow and in the states of both, each time with a traceback. Its server
+    still gets the message, with the task and the flow that raised it.
     """
 
     def shorten(record: logging.LogRecord) -> bool:
-        shorten_mistake(record)
+        shorten_user_error(record)
         return not record.getMessage().startswith("View at")  # a private server has no pages
 
-    def not_told(record: logging.LogRecord) -> bool:
-        return not (hasattr(record, "told_by_run") or "Finished in state Failed" in record.getMessage())
+    def is_new(record: logging.LogRecord) -> bool:
+        return not (hasattr(record, "printed_by_run") or "Finished in state Failed" in record.getMessage())
 
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(shorten)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(not_told)
+        handler.addFilter(is_new)
 
 
-def shorten_mistake(record: logging.LogRecord) -> None:
-    """Make of a record with an error meant for the user one with its message alone."""
+def shorten_user_error(record: logging.LogRecord) -> None:
+    """Reduce a log record with a user error to the error's message."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, UserError | KeyboardInterrupt) or explain(error):
         record.exc_info, record.msg, record.args = None, "%s", (explain(error) or error,)
-        record.told_by_run = True
+        record.printed_by_run = True
     elif isinstance(record.args, tuple):
         record.args = tuple(first_sentence(arg) if isinstance(arg, UserError) else arg for arg in record.args)
 
 
-def log_mistakes_once() -> None:
-    """Have the log of this run, which a worker has started, show an error meant for the user once, as its message.
+def log_user_errors_once() -> None:
+    """Log a user error once, as its message, in a run that a worker has started.
 
-    Prefect logs it where it was raised, in the run's last state, and where the run's process ends, with two tracebacks.
+    Prefect logs it three times, with two tracebacks: where it is raised, in the run's last state, and when the run's
+    process ends.
     """
 
     def once(record: logging.LogRecord) -> bool:
-        shorten_mistake(record)
-        if not hasattr(record, "told_by_run"):
-            if told and record.getMessage().startswith("Finished in state Failed"):
+        shorten_user_error(record)
+        if not hasattr(record, "printed_by_run"):
+            if seen and record.getMessage().startswith("Finished in state Failed"):
                 record.msg, record.args = "Finished in state Failed.", ()
             return True
-        known = str(record.args) in told
-        told.add(str(record.args))
+        known = str(record.args) in seen
+        seen.add(str(record.args))
         return not known
 
-    told: set[str] = set()
+    seen: set[str] = set()
     for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
         logger = logging.getLogger(name)
         if once.__name__ not in [getattr(known, "__name__", "") for known in logger.filters]:
@@ -284,4 +297,4 @@ def first_sentence(error: UserError) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit("This module is the command line of the flows; run one of them, such as `python -m flows.train`.")
+    sys.exit("This module is the command line of the flows; run a flow, such as `python -m flows.train`.")

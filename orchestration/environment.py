@@ -1,8 +1,7 @@
-"""What the environment variables of the user's machine mean to our processes: one table, and what applies it.
+"""How the user's environment variables affect our processes: one table, and the code that applies it.
 
-The table of docs/environment.md is this one. It is applied when the package `flows` is imported, before Prefect, Keras
-and TensorFlow are, which read their variables when they are imported; every process of ours begins with it or inherits
-from one that did.
+docs/environment.md has the same table. It is applied when the package `flows` is imported, before Prefect, Keras and
+TensorFlow, which read their variables at import. Each of our processes starts that way or is a child of one that did.
 """
 
 import fnmatch
@@ -19,13 +18,12 @@ import psutil
 from orchestration.streams import make_streams_lenient, open_standard_streams
 from runtime.errors import UserError
 from runtime.stderr import quiet_stderr
+from runtime.variables import PIPELINE_PROCESS
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# Set by a run for the processes that it starts (orchestration/workspace_lock.py).
-RUN_PROCESS = "HEAVISIDE_PIPELINE_PROCESS"
-# Set here: the names of the user's proxy variables that were removed, for the message of a download that fails.
+# Set here: the names of the user's proxy variables that were removed; a failed download mentions them.
 UNUSED_PROXIES = "HEAVISIDE_UNUSED_PROXIES"
-# Set for the processes of a Prefect server of ours.
+# Set for the processes of our own Prefect servers.
 SERVER = "HEAVISIDE_SERVER"
 AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PREFECT_API_SSL_CERT_FILE")
 
@@ -33,12 +31,12 @@ Rule = Literal["ours", "default", "passed on", "shielded", "extended"]
 
 
 class Family(NamedTuple):
-    """Variables that are treated alike.
+    """Variables with the same rule.
 
-    names: patterns, of which the first family with one that fits decides. rule: `ours` has `value` whatever the user
-    set; `default` has it unless the user set something; `passed on` stays; `shielded` is removed from our processes;
-    `extended` is joined to what the user set. keeps: what of a shielded variable stays, by its name and value; None:
-    nothing. why: the reason, as the document gives it.
+    names: patterns; the first family with a matching one decides. rule: `ours` is set to `value` in any case;
+    `default` is set to `value` unless the user has set it; `passed on` stays; `shielded` is removed from our
+    processes; `extended` is added to the user's value. keeps: returns what stays of a shielded variable, from its name
+    and value; None: nothing. why: the reason, for the document.
     """
 
     names: tuple[str, ...]
@@ -49,12 +47,12 @@ class Family(NamedTuple):
 
 
 def prepare_environment() -> None:
-    """Give this process its standard streams and its environment, before it imports what reads them.
+    """Set up the standard streams and the environment of this process, before it imports what reads them.
 
-    Ends the process with one message where nothing can run with what the user set.
+    Ends the process with one message if nothing can run with what the user has set.
     """
     open_standard_streams()
-    if sys.argv[:1] == ["-m"]:  # of `python -m flows.NAME`, which is about to be found; a test has streams of its own
+    if sys.argv[:1] == ["-m"]:  # `python -m flows.NAME` starts; a test has streams of its own
         make_streams_lenient()
     try:
         set_environment()
@@ -66,7 +64,7 @@ def prepare_environment() -> None:
 def set_environment() -> None:
     """Apply the table to this process, and so to those that it starts.
 
-    Raises UserError where a variable that is passed on has a value with which nothing can run.
+    Raises UserError if a variable that is passed on has a value with which nothing can run.
     """
     refuse_unusable()
     if "error" in os.environ.get("PYTHONWARNINGS", ""):
@@ -84,7 +82,7 @@ def set_environment() -> None:
 
 
 def treated(name: str, value: str) -> str | None:
-    """Return what a variable of the user's is for our processes; None: it is removed."""
+    """Return the value of a user's variable for our processes; None: it is removed."""
     chosen = family(name)
     if chosen.rule != "shielded":
         return value
@@ -92,16 +90,16 @@ def treated(name: str, value: str) -> str | None:
 
 
 def family(name: str) -> Family:
-    """Return the first family of the table that `name` belongs to; the last one takes every name."""
+    """Return the first family of the table that matches `name`; the last one matches every name."""
     upper = name.upper()
-    name = upper if upper.startswith("PREFECT_") else name  # Prefect heeds no case
+    name = upper if upper.startswith("PREFECT_") else name  # Prefect ignores case
     return next(each for each in FAMILIES if any(fnmatch.fnmatchcase(name, pattern) for pattern in each.names))
 
 
 def exempt_loopback(environment: dict[str, str]) -> dict[str, str]:
-    """Return the variables by which no client goes through a proxy to this machine itself, where a run's server is.
+    """Return the variables that exempt this machine, where a run's server is, from the proxy.
 
-    Both spellings, for libraries differ in the one that they prefer. "*" stays alone, as urllib knows it.
+    They are set in both spellings, because libraries prefer different ones. "*" stays alone, as urllib expects it.
     """
     given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     hosts = [host.strip() for host in given.split(",") if host.strip()]
@@ -114,9 +112,9 @@ def is_proxy(name: str) -> bool:
 
 
 def usable_proxy(_name: str, value: str) -> str | None:
-    """Keep the address of a proxy that our clients can use; Prefect's do not start with one of SOCKS.
+    """Keep the address of a proxy that our clients can use; Prefect's clients do not start with a SOCKS proxy.
 
-    An empty one stays, too: it switches off what the other spelling says.
+    An empty address stays, too: it overrules the other spelling.
     """
     address = value if "://" in value else f"http://{value or 'none'}"
     try:
@@ -133,23 +131,23 @@ def on_terminals(_name: str, value: str) -> str | None:
 
 
 def cuda_folder(_name: str, value: str) -> str | None:
-    """Keep of XLA_FLAGS only where CUDA lies, which changes no figure."""
+    """Keep only the folder of CUDA in XLA_FLAGS, which changes no metric."""
     return " ".join(word for word in value.split() if word.startswith("--xla_gpu_cuda_data_dir=")) or None
 
 
 def of_our_run(_name: str, value: str) -> str | None:
-    """Keep it if the run of the graph that it tells of, or the Dask worker that runs for it, started this process."""
-    process = os.environ.get(RUN_PROCESS, "")
+    """Keep it if the process that it belongs to, a run of the graph or its Dask worker, started this process."""
+    process = os.environ.get(PIPELINE_PROCESS, "")
     return value if process in (str(ancestor.pid) for ancestor in psutil.Process().parents()) else None
 
 
 def of_our_server(_name: str, value: str) -> str | None:
-    """Keep it in the processes of a Prefect server of ours, which have been given it."""
+    """Keep it in the processes of our own Prefect servers, for which we have set it."""
     return value if SERVER in os.environ else None
 
 
 def of_dvc(name: str, value: str) -> str | None:
-    """Keep it if DVC or a run of the graph has started this process; in a shell of the user's it was left over."""
+    """Keep it if DVC or a run of the graph has started this process; in a user's shell it is a leftover."""
     if of_our_run(name, value):
         return value
     for ancestor in psutil.Process().parents():
@@ -162,15 +160,15 @@ def of_dvc(name: str, value: str) -> str | None:
 
 
 def is_dvc(command: list[str]) -> bool:
-    """Tell whether a command line is that of DVC: `dvc repro`, `python -m dvc repro`, or DVC's call of itself."""
+    """Return whether a command line is DVC's: `dvc repro`, `python -m dvc repro`, or DVC's call of itself."""
     return any(Path(word).name == "dvc" or word.endswith("dvc/__main__.py") for word in command[:6])
 
 
 def refuse_unusable() -> None:
-    """Raise UserError where nothing can run with what the user set."""
+    """Raise UserError if nothing can run with what the user has set."""
     for name in AUTHORITIES:
         if name.startswith("PREFECT_") and not os.environ.get("PREFECT_API_URL"):
-            continue  # it is for a server that is not asked (orchestration/prefect/server.py)
+            continue  # for a foreign server, which is not used (orchestration/prefect/server.py)
         if (value := os.environ.get(name)) and not Path(value).exists():
             raise UserError(f"{name} names {value}, which does not exist. Correct it or unset it.")
     if sys.flags.optimize > 1:
@@ -178,13 +176,13 @@ def refuse_unusable() -> None:
 
 
 def refuse_faulty_prefect() -> None:
-    """Raise UserError where Prefect cannot read the settings that are passed on to it."""
+    """Raise UserError if Prefect cannot read the settings that are passed on to it."""
     if "prefect" in sys.modules:
         return
     from pydantic import ValidationError
 
     faults = []
-    with quiet_stderr():  # Prefect tells of them, too, at length
+    with quiet_stderr():  # Prefect reports them, too, at length
         try:
             from prefect.settings import Settings
 
@@ -200,12 +198,12 @@ def refuse_faulty_prefect() -> None:
 
 
 def positive(_name: str, value: str) -> str | None:
-    """Keep a number of columns or lines; with 0 nothing is printed."""
+    """Keep a positive number of columns or lines; with 0 nothing is printed."""
     return value if value.isdecimal() and int(value) > 0 else None
 
 
 def warn_as_usual() -> None:
-    """Have warnings of libraries be what they are without PYTHONWARNINGS: printed once, or not at all."""
+    """Treat warnings of libraries as without PYTHONWARNINGS: printed once, or not at all."""
     warnings.resetwarnings()
     for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", kind)
@@ -215,39 +213,39 @@ FAMILIES = (
     Family(
         ("KERAS_BACKEND",),
         "ours",
-        "The exports, the fused epochs and the exact resumption are TensorFlow's.",
+        "Exports, fused epochs and resuming need TensorFlow.",
         "tensorflow",
     ),
     Family(("KERAS_HOME",), "ours", "A `keras.json` of the user's would change results.", ".keras"),
     Family(("KERAS_*",), "shielded", "`KERAS_MAX_EPOCHS` and the like change results."),
-    Family(("TF_CPP_MIN_LOG_LEVEL",), "default", "TensorFlow's notes on the processor are noise.", "3"),
+    Family(("TF_CPP_MIN_LOG_LEVEL",), "default", "Its messages about the processor are noise.", "3"),
     Family(("TF_CPP_*", "TF_GPU_*", "TF_FORCE_GPU_ALLOW_GROWTH"), "passed on", "Its log, and the memory of a GPU."),
     Family(
         ("TF_*", "ONEDNN_*", "DNNL_*", "NVIDIA_TF32_OVERRIDE"),
         "shielded",
-        "Other kernels, other rounding, another Keras: `params.yaml` alone decides about results.",
+        "Other kernels or rounding: `params.yaml` alone decides about results.",
     ),
     Family(("XLA_FLAGS",), "shielded", "Likewise; only `--xla_gpu_cuda_data_dir` stays.", keeps=cuda_folder),
-    Family(("ARROW_DEFAULT_MEMORY_POOL",), "default", "It keeps less of what streaming frees.", "jemalloc"),
+    Family(("ARROW_DEFAULT_MEMORY_POOL",), "default", "Streaming then holds less freed memory.", "jemalloc"),
     Family(
         ("CUDA_*", "NVIDIA_*", "OMP_*", "OPENBLAS_*", "MKL_*"),
         "passed on",
-        "Which devices and how many threads are the machine's affair; of several GPUs a run gives each training one.",
+        "Devices and threads of the machine; of several GPUs each training gets one.",
     ),
     Family(
         ("PYTHONSAFEPATH", "PYTHONOPTIMIZE", "PYTHONWARNINGS"),
         "shielded",
-        "Stages find the code in the workspace, libraries need docstrings, and a warning of theirs is no error.",
+        "Stages import from the workspace, libraries need docstrings, their warnings are no errors.",
     ),
     Family(
         ("PREFECT__*", "PREFECT_API_*", "PREFECT_CLIENT_*", "PREFECT_CLOUD_*", "PREFECT_HOME", "PREFECT_LOGGING_LEVEL"),
         "passed on",
-        "Which server, how to reach it, where the database is, how much is logged. A faulty value is an error.",
+        "Server, login, database, log level. A faulty value is an error.",
     ),
     Family(
         ("PREFECT_SERVER_*", "PREFECT_UI_*"),
         "shielded",
-        "Of another server. Ours has its own settings (`orchestration/prefect/server.py`).",
+        "Our server has its own settings (`orchestration/prefect/server.py`).",
         keeps=of_our_server,
     ),
     Family(("PREFECT_WORKER_*",), "passed on", "How the worker of `make ui` works."),
@@ -259,24 +257,24 @@ FAMILIES = (
     Family(
         ("DVC_STAGE", "DVC_ROOT"),
         "shielded",
-        "Kept only where DVC or a run of the graph has set them for this process.",
+        "Kept only if DVC or a run has set them for this process.",
         keeps=of_dvc,
     ),
     Family(("DVC_*",), "passed on", "DVC's own settings."),
     Family((UNUSED_PROXIES,), "passed on", "Set by this table: the proxies that it removed."),
     Family((SERVER,), "passed on", "Set for the processes of a Prefect server of ours."),
-    Family(("HEAVISIDE_UI",), "passed on", "Set by `make ui`, which finds the processes that it started by it."),
+    Family(("HEAVISIDE_UI",), "passed on", "Set by `make ui` to find its processes."),
     Family(("HEAVISIDE_PREFECT_DATABASE",), "passed on", "The database of the server of `make ui` (docs/scale.md)."),
     Family(
         ("HEAVISIDE_*",),
         "shielded",
-        "Our own, from a run to the processes that it started; kept only there.",
+        "Our own; kept only in processes that a run started.",
         keeps=of_our_run,
     ),
     Family(
         ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
         "shielded",
-        "A git hook sets them; the repository is the one in which the workspace lies.",
+        "A git hook sets them; only the workspace's repository counts.",
     ),
     Family(
         ("NO_PROXY", "no_proxy"),
@@ -286,26 +284,25 @@ FAMILIES = (
     Family(
         ("*_PROXY", "*_proxy", "*_Proxy"),
         "shielded",
-        "Kept where it is an HTTP proxy, for downloads and for a `PREFECT_API_URL` elsewhere. With a SOCKS proxy or "
-        "nonsense Prefect does not start.",
+        "Kept if it names an HTTP proxy; with others Prefect does not start.",
         keeps=usable_proxy,
     ),
     Family(
         ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
         "shielded",
-        "Kept where standard output and standard error are terminals: no control characters in a log.",
+        "Kept on terminals only: a log has no control characters.",
         keeps=on_terminals,
     ),
-    Family(("COLUMNS", "LINES"), "shielded", "Kept where it is a size: with 0 nothing is printed.", keeps=positive),
+    Family(("COLUMNS", "LINES"), "shielded", "Kept if positive: with 0 nothing is printed.", keeps=positive),
     Family(
         ("SSL_CERT_*", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
         "passed on",
-        "Certificates, for downloads and for a server elsewhere. A file that does not exist is an error.",
+        "Certificates. A file that does not exist is an error.",
     ),
     Family(
         ("TFDS_DATA_DIR", "SCIKIT_LEARN_DATA"),
         "passed on",
-        "Where the loaders of the data sets keep what they fetched.",
+        "The caches of the data sets' loaders.",
     ),
     Family(
         ("*",),
@@ -316,6 +313,6 @@ FAMILIES = (
 
 
 def described(chosen: Family) -> str:
-    """Return the row of a family in the document's table."""
+    """Return the row of a family in the table of the document."""
     names = ", ".join(f"`{name}`" for name in chosen.names)
     return f"| {names} | {chosen.rule}{f': `{chosen.value}`' if chosen.value else ''} | {chosen.why} |"

@@ -1,4 +1,4 @@
-"""An experiment: other values of some parameters for one run, saved by DVC, which leaves the workspace as it was."""
+"""An experiment: one run with other parameters, saved by DVC, after which the workspace is as it was before."""
 
 import json
 import shutil
@@ -17,32 +17,38 @@ from config import paths
 from orchestration.dvc.graph import open_repo, read_plan
 from orchestration.dvc.lockfile import LOCK_FILE
 from orchestration.settings import override
-from orchestration.workspace_lock import BEFORE, claimed_workspace
+from orchestration.workspace_lock import EXPERIMENT_BACKUP, exclusive_workspace
 from runtime.atomic_outputs import write_text
 from runtime.errors import UserError
 
-# In BEFORE: copies of the files and folders, and a list of them.
+# In EXPERIMENT_BACKUP: copies of files and folders, and a list of them.
 FILES, NOTES = "files", "notes.json"
-# Backup of params.yaml, where somebody edited it while an experiment ran.
+# Backup of params.yaml if the user edited it during the experiment.
 PARAMS_BEFORE = paths.STAGING / "params.before.yaml"
 
 
 @contextmanager
-def own_workspace() -> Iterator[None]:
-    """Claim the workspace, and put it back first where an experiment was killed before it had done so."""
-    with claimed_workspace():
-        put_back()
+def restored_workspace() -> Iterator[None]:
+    """Hold the workspace exclusively, restored first if an experiment was killed before it had done so."""
+    with exclusive_workspace():
+        restore_workspace()
         yield
 
 
 @contextmanager
 def experiment(settings: list[str], targets: list[str]) -> Iterator[None]:
-    """Have the block see other parameters: KEY=VALUE each, as `dvc exp run -S` takes them; none: do nothing.
+    """Change parameters for the block; without settings, do nothing.
 
-    targets: what the block brings up to date. When it succeeds, DVC saves these stages as an experiment: `dvc exp show`
-    has it. In any case params.yaml, dvc.lock and all outputs are then put back, byte for byte as they were: also those
-    that DVC does not know, such as a model that was trained by hand.
-    Raises UserError for a setting that params.yaml does not admit, and outside git, which DVC keeps experiments in.
+    When the block succeeds, DVC saves the targets as an experiment, which `dvc exp show` lists. In any case
+    params.yaml, dvc.lock and all outputs are then restored byte for byte, including outputs that DVC does not know,
+    such as a model that was trained by hand.
+
+    Args:
+        settings: KEY=VALUE each, as `dvc exp run -S` takes them.
+        targets: what the block brings up to date.
+
+    Raises:
+        UserError: a setting does not fit params.yaml, or there is no git repository, where DVC keeps experiments.
     """
     if not settings:
         yield
@@ -50,16 +56,16 @@ def experiment(settings: list[str], targets: list[str]) -> Iterator[None]:
     refuse_without_commits()
     changed = override(settings)
     try:
-        back_up([str(paths.PARAMS), LOCK_FILE], changed)
+        back_up_workspace([str(paths.PARAMS), LOCK_FILE], changed)
         write_text(paths.PARAMS, changed)
-        back_up(outputs_of(read_plan(targets).order), changed)
+        back_up_workspace(outputs_of(read_plan(targets).order), changed)
         yield
         name = save(targets)
         message = f"Saved as experiment {name}: `dvc exp show` lists it, `dvc exp apply {name}` takes it over."
         get_run_logger().info(message)
         print(message, file=sys.stderr)  # the command line keeps the log off the terminal
     finally:
-        put_back()
+        restore_workspace()
 
 
 def refuse_without_commits() -> None:
@@ -69,14 +75,14 @@ def refuse_without_commits() -> None:
 
 
 def save(targets: list[str]) -> str:
-    """Have DVC save the workspace as an experiment and return its name.
+    """Have DVC save the workspace as an experiment, and return its name.
 
-    targets: the stages that are up to date, for DVC records them all as they lie; none: all.
+    targets: the stages that are up to date, which DVC records without a check; none: all.
     """
     stages = read_plan(targets).order if targets else None
     with Repo(_wait_for_lock=True) as repo:
         with repo.lock:
-            pass  # until no other DVC command runs; what follows would soon give up
+            pass  # wait until no other DVC command runs: what follows would soon give up
         try:
             revision = repo.experiments.save(targets=stages, force=True)
         except DvcException as error:
@@ -89,13 +95,13 @@ def outputs_of(stages: list[str]) -> list[str]:
         return [out.def_path for stage in repo.index.stages if stage.addressing in stages for out in stage.outs]
 
 
-def back_up(files: list[str], changed: str) -> None:
-    """Copy files and folders as they are, whoever made them; those of an earlier call stay in the backup.
+def back_up_workspace(files: list[str], changed: str) -> None:
+    """Copy files and folders into the backup, beside those of an earlier call.
 
-    changed: what params.yaml is about to be. The notes are written last: they name only what has been copied.
+    changed: the text that params.yaml is about to have. The notes are written last: they name only what was copied.
     """
-    kept = read_notes()["files"] if BEFORE.exists() else []
-    folder = BEFORE if kept else BEFORE.with_suffix(".partial")
+    kept = read_notes()["files"] if EXPERIMENT_BACKUP.exists() else []
+    folder = EXPERIMENT_BACKUP if kept else EXPERIMENT_BACKUP.with_suffix(".partial")
     if not kept:
         shutil.rmtree(folder, ignore_errors=True)
     for path in map(Path, files):
@@ -109,40 +115,41 @@ def back_up(files: list[str], changed: str) -> None:
     partial.write_text(json.dumps({"files": [*kept, *files], "changed": changed}), encoding="utf-8")
     partial.replace(folder / NOTES)
     if not kept:
-        folder.rename(BEFORE)
+        folder.rename(EXPERIMENT_BACKUP)
 
 
 def read_notes() -> dict[str, Any]:
-    """Return what the backup holds; raises UserError where its notes are damaged, and nothing is touched then."""
+    """Return what the backup holds; raises UserError, with nothing touched, if its notes are damaged."""
     try:
-        notes = json.loads((BEFORE / NOTES).read_text(encoding="utf-8"))
+        notes = json.loads((EXPERIMENT_BACKUP / NOTES).read_text(encoding="utf-8"))
         if isinstance(notes["changed"], str) and all(isinstance(path, str) for path in notes["files"]):
             return notes
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(
-        f"{BEFORE / NOTES}, the notes of an experiment that was not put back, cannot be read. {BEFORE / FILES} holds "
-        f"the files as they were before it: copy back what you need, then remove {BEFORE}."
+        f"{EXPERIMENT_BACKUP / NOTES}, the notes of an experiment that was not undone, cannot be read. "
+        f"{EXPERIMENT_BACKUP / FILES} holds the files as they were before it: copy back what you need, then remove "
+        f"{EXPERIMENT_BACKUP}."
     )
 
 
-def put_back() -> None:
-    """Undo what the last experiment changed, if it did not do so itself: the workspace gets the bytes that it had."""
-    if not BEFORE.exists():
+def restore_workspace() -> None:
+    """Undo what the last experiment changed, if it did not do so itself."""
+    if not EXPERIMENT_BACKUP.exists():
         return
     notes = read_notes()
-    put_params_back(notes["changed"])
+    restore_params(notes["changed"])
     for path in map(Path, notes["files"]):
         if path != paths.PARAMS:
-            put_path_back(BEFORE / FILES / path, path)
-    done = BEFORE.with_suffix(".done")  # a half-removed backup must not be taken for a whole one
+            restore_path(EXPERIMENT_BACKUP / FILES / path, path)
+    done = EXPERIMENT_BACKUP.with_suffix(".done")  # so that nobody restores a half-removed backup
     shutil.rmtree(done, ignore_errors=True)
-    BEFORE.rename(done)
+    EXPERIMENT_BACKUP.rename(done)
     shutil.rmtree(done, ignore_errors=True)
 
 
-def put_path_back(copy: Path, path: Path) -> None:
-    """Make `path` what `copy` is: a file, a folder, or nothing. Of a link, what it leads to is made so."""
+def restore_path(copy: Path, path: Path) -> None:
+    """Replace `path` by `copy`: a file, a folder, or nothing. Of a link, replace what it points to."""
     path = path.resolve() if path.is_symlink() else path
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -155,9 +162,9 @@ def put_path_back(copy: Path, path: Path) -> None:
         shutil.copy2(copy, path)
 
 
-def put_params_back(changed: str) -> None:
-    """Put params.yaml back, unless somebody has edited what the experiment made of it."""
-    before = BEFORE / FILES / paths.PARAMS
+def restore_params(changed: str) -> None:
+    """Restore params.yaml, unless the user has edited it during the experiment, which had made it `changed`."""
+    before = EXPERIMENT_BACKUP / FILES / paths.PARAMS
     now = paths.PARAMS.read_text(encoding="utf-8") if paths.PARAMS.exists() else changed
     if now in (changed, before.read_text(encoding="utf-8")):
         shutil.copy2(before, paths.PARAMS)

@@ -1,6 +1,5 @@
-"""What the person at the prompt sees of a run: a live table on a terminal, plain lines elsewhere."""
+"""The progress of a run at the prompt: a live table on a terminal, plain lines elsewhere."""
 
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -12,11 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestration.scheduler import Ending
+from orchestration.status import StageStatus
+from runtime.progress_line import parse_progress
 
-# A line of tasks.training.callbacks.ProgressLog, behind what Prefect puts before it.
-EPOCH = re.compile(r"(epoch \d+/\d+ .*)$")
-STYLES = {
+STYLES: dict[str, str] = {
     "ran": "green",
     "restored": "cyan",
     "unchanged": "dim",
@@ -24,12 +22,12 @@ STYLES = {
     "interrupted": "yellow",
     "not run": "yellow",
 }
-SHOWN_LINES = 12  # of what a failed stage printed
+MAX_LINES = 12  # of a failed stage's output
 
 
 @dataclass
 class Row:
-    """A stage that has started."""
+    """A stage that has started. epoch: its last progress line. lines: all that it printed."""
 
     began: float
     epoch: str = ""
@@ -37,86 +35,87 @@ class Row:
 
 
 class Progress:
-    """Tells of each stage when it starts, what it prints, and how it ended. It prints lines."""
+    """Prints a line when a stage starts, at its epochs and when it ends."""
 
     def __init__(self, stages: int):
         self.stages = stages
         self.began = time.monotonic()
         self.rows: dict[str, Row] = {}
-        self.endings: dict[str, Ending] = {}
+        self.statuses: dict[str, StageStatus] = {}
 
     def started(self, stage: str) -> None:
         self.rows[stage] = Row(time.monotonic())
-        self.mention(f"{stage} started")
+        self.show_in_lines(f"{stage} started")
 
     def line(self, stage: str, text: str) -> None:
+        """Take a line that a stage printed."""
         row = self.rows.setdefault(stage, Row(time.monotonic()))
         row.lines.append(text)
-        if found := EPOCH.search(text):
-            row.epoch = found[1]
-            self.mention(f"{stage} {found[1]}")
+        if progress := parse_progress(text):
+            row.epoch = str(progress)
+            self.show_in_lines(f"{stage} {progress}")
 
-    def ended(self, stage: str, ending: Ending) -> None:
-        self.endings[stage] = ending
-        if ending == "unchanged":
+    def ended(self, stage: str, status: StageStatus) -> None:
+        self.statuses[stage] = status
+        if status == "unchanged":
             return
         row = self.rows.get(stage)
-        taken = f" in {time.monotonic() - row.began:.1f} s" if row and ending in ("ran", "failed") else ""
-        self.tell(f"{stage} {ending}{taken}  [{len(self.endings)}/{self.stages}]")
-        if ending == "failed" and row:
-            for text in row.lines[-SHOWN_LINES:]:
-                self.tell(f"{stage} | {text}")
+        taken = f" in {time.monotonic() - row.began:.1f} s" if row and status in ("ran", "failed") else ""
+        self.show(f"{stage} {status}{taken}  [{len(self.statuses)}/{self.stages}]")
+        if status == "failed" and row:
+            for text in row.lines[-MAX_LINES:]:
+                self.show(f"{stage} | {text}")
 
-    def tell(self, text: str) -> None:
+    def show(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    def mention(self, text: str) -> None:
-        """Tell what the live table shows anyway."""
-        self.tell(text)
+    def show_in_lines(self, text: str) -> None:
+        """Show what the live table has in its rows anyway."""
+        self.show(text)
 
 
 class LiveProgress(Progress):
-    """The same as a table that is redrawn: the running stages, and above it those that ended."""
+    """Redraws a table of the running stages; those that ended are printed above it."""
 
     def __init__(self, stages: int, console: Console):
         super().__init__(stages)
         self.live = Live(console=console, get_renderable=self.table, refresh_per_second=4)
 
-    def mention(self, text: str) -> None:
+    def show_in_lines(self, text: str) -> None:
         pass
 
-    def tell(self, text: str) -> None:
+    def show(self, text: str) -> None:
         stage, _, rest = text.partition(" ")
         self.live.console.print(
-            Text(stage, style=STYLES.get(self.endings.get(stage, ""), "")), Text(rest), soft_wrap=True
+            Text(stage, style=STYLES.get(self.statuses.get(stage, ""), "")), Text(rest), soft_wrap=True
         )
 
     def table(self) -> Table:
         now = time.monotonic()
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         for stage, row in list(self.rows.items()):
-            if stage not in self.endings:
+            if stage not in self.statuses:
                 table.add_row(Text(stage, style="bold"), f"{now - row.began:.0f} s", row.epoch)
         table.add_row(
-            Text(f"{len(self.endings)} of {self.stages} stages", style="dim"), f"{now - self.began:.0f} s", ""
+            Text(f"{len(self.statuses)} of {self.stages} stages", style="dim"), f"{now - self.began:.0f} s", ""
         )
         return table
 
 
 @contextmanager
 def show_progress(stages: int) -> Iterator[Progress]:
-    """Yield what to tell of a run of so many stages: to the terminal if there is one."""
+    """Yield the progress of a run of so many stages, live if standard error is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Progress(stages)
         return
-    shown = LiveProgress(stages, console)
-    with shown.live:
-        yield shown
+    progress = LiveProgress(stages, console)
+    with progress.live:
+        yield progress
 
 
-def summary(endings: dict[str, Ending], seconds: float) -> str:
-    """Return one line: how many stages ended how."""
-    counts = {ending: sum(value == ending for value in endings.values()) for ending in STYLES}
-    told = ", ".join(f"{count} {ending}" for ending, count in counts.items() if count)
-    return f"{len(endings)} stages: {told}; {seconds:.1f} s"
+def summary(statuses: dict[str, StageStatus], seconds: float) -> str:
+    """Return one line: how many stages have each status, and how long the run took."""
+    counts = {status: sum(value == status for value in statuses.values()) for status in STYLES}
+    listed = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{len(statuses)} stages: {listed}; {seconds:.1f} s"

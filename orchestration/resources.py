@@ -1,4 +1,4 @@
-"""What the machine has for stages, and what each of them takes of it."""
+"""The resources of a machine, and those that each stage takes."""
 
 import os
 import subprocess
@@ -9,15 +9,17 @@ from config.params import Params
 from datasets import get_dataset
 from runtime.process_pool import usable_cores
 
-# The groups of dvc.yaml whose stages train networks.
+# The groups of dvc.yaml whose stages train networks, and the one whose stages run a program in an isolated process.
 TRAININGS = ("train", "lecture_recipe")
+ISOLATING = "train"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """threads: of the processor, to be divided among the running stages. gpus: as CUDA_VISIBLE_DEVICES names them.
+    """What a run may take of a machine.
 
-    jobs: the most stages that may run at once.
+    threads: of the processor, shared by the running stages. gpus: as CUDA_VISIBLE_DEVICES names them. jobs: the
+    maximum of stages that run at once.
     """
 
     threads: int
@@ -25,18 +27,30 @@ class Machine:
     jobs: int
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a stage takes of a machine.
+
+    gpu: one of its own, if there are any. spare_process: see `runtime.isolated_process.fork_spare`.
+    """
+
+    threads: int
+    gpu: bool = False
+    spare_process: bool = False
+
+
 def this_machine(params: Params, jobs: int | None) -> Machine:
-    """Return what this machine has. jobs: None for as many as it has threads."""
+    """Return what this machine has; without `jobs`, as many stages may run as it has threads."""
     threads = usable_cores()
     gpus = () if params.hardware.device == "cpu" else visible_gpus()
     return Machine(threads, gpus, jobs or threads)
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """Return the GPUs of NVIDIA's that a process of ours would see."""
+    """Return the NVIDIA GPUs that a process started here would see."""
     if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         names = [name.strip() for name in chosen.split(",")]
-        return tuple(takewhile(lambda name: name not in ("", "-1"), names))  # CUDA sees none from there on
+        return tuple(takewhile(lambda name: name not in ("", "-1"), names))  # CUDA ignores the names that follow
     try:
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -45,14 +59,20 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(str(number) for number, _ in enumerate(cards))
 
 
-def threads_of(stage: str, params: Params, machine: Machine) -> int:
-    """Return how many threads `stage` takes; see `hardware.threads`. Those that train on GPUs share the processor."""
+def resources_of(stage: str, params: Params, machine: Machine) -> Resources:
+    """Return the resources that a stage takes.
+
+    A training takes the threads that `hardware.threads` says; trainings on GPUs share the processor.
+
+    Args:
+        stage: such as train@iris_mlp.
+        params: say which data set it trains on, and how it uses the machine.
+        machine: where it runs.
+    """
     group, _, model = stage.partition("@")
     if group not in TRAININGS:
-        return 1
+        return Resources(threads=1)
     threads = params.hardware.training_threads(get_dataset(params.model(model).dataset).has_pictures)
-    return min(threads, max(1, machine.threads // len(machine.gpus))) if machine.gpus else threads
-
-
-def takes_gpu(stage: str) -> bool:
-    return stage.partition("@")[0] in TRAININGS
+    if machine.gpus:
+        threads = min(threads, max(1, machine.threads // len(machine.gpus)))
+    return Resources(threads, gpu=True, spare_process=group == ISOLATING)

@@ -1,16 +1,13 @@
-"""The ready queue: start each stage as soon as what it needs is done and there is room for it on the machine."""
+"""The scheduler: start each stage as soon as the stages that it needs are done and enough resources are free."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Literal, Protocol
+from typing import Protocol
 
 from orchestration.dvc.graph import Plan
-from orchestration.resources import Machine
-
-# What became of a stage. restored: from DVC's cache, not run. not run: because what it needs failed.
-Ending = Literal["ran", "restored", "unchanged", "failed", "interrupted", "not run"]
-DONE: tuple[Ending, ...] = ("ran", "restored", "unchanged")
+from orchestration.resources import Machine, Resources
+from orchestration.status import DONE, StageStatus
 
 
 class Future(Protocol):
@@ -18,8 +15,8 @@ class Future(Protocol):
 
 
 @dataclass
-class Room:
-    """What is free of a machine."""
+class FreeResources:
+    """What is free of a machine. jobs: how many more stages may run."""
 
     threads: int
     jobs: int
@@ -27,18 +24,11 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a stage takes of the machine. gpu: one of its own, if there are any."""
+class Launch:
+    """A stage that is to be started.
 
-    threads: int
-    gpu: bool
-
-
-@dataclass(frozen=True)
-class Start:
-    """A stage that is to be started. blocked_by: the stages that it needs and that were not done; then it is not run.
-
-    gpu: the one that is its own while it runs, None: none.
+    blocked_by: the stages that it needs and that failed or did not run; if there are any, it must not run either.
+    gpu: the GPU that is its own while it runs; None: none.
     """
 
     stage: str
@@ -46,51 +36,61 @@ class Start:
     gpu: str | None
 
 
-def drive(
+def run_schedule(
     plan: Plan,
     machine: Machine,
-    needs: dict[str, Needs],
-    start: Callable[[Start], Future],
-    ending: Callable[[str, Future], Ending],
-) -> dict[str, Ending]:
-    """Start every stage of `plan` once, by `start`, and return what became of each, by `ending` of its future.
+    resources: dict[str, Resources],
+    start: Callable[[Launch], Future],
+    status_of: Callable[[str, Future], StageStatus],
+) -> dict[str, StageStatus]:
+    """Run every stage of a plan in dependency order.
 
-    A stage starts when all that it needs has ended, in the order of the plan as far as there is room. One that takes
-    more threads than the machine has waits until it has the machine to itself.
+    A stage starts when all that it needs has ended, in the order of the plan as far as resources allow. A stage that
+    takes more threads than the machine has waits until it has the machine to itself.
+
+    Args:
+        plan: the stages, and what each needs.
+        machine: what all stages together may take.
+        resources: what each stage takes.
+        start: starts a stage; called once for each stage.
+        status_of: returns the status of a stage whose future is done.
+
+    Returns:
+        The status of each stage.
     """
-    room = Room(machine.threads, machine.jobs, [*machine.gpus])
+    free = FreeResources(machine.threads, machine.jobs, [*machine.gpus])
     ended: SimpleQueue[tuple[str, Future]] = SimpleQueue()
     waiting, running = [*plan.order], {}
-    endings: dict[str, Ending] = {}
+    statuses: dict[str, StageStatus] = {}
 
-    def begin(stage: str) -> None:
-        blocked_by = [need for need in plan.needs[stage] if endings[need] not in DONE]
-        gpu = room.gpus.pop(0) if room.gpus and needs[stage].gpu and not blocked_by else None
+    def launch(stage: str) -> None:
+        blocked_by = [need for need in plan.needs[stage] if statuses[need] not in DONE]
+        gpu = free.gpus.pop(0) if free.gpus and resources[stage].gpu and not blocked_by else None
         running[stage] = (threads(stage), gpu)
-        room.threads -= threads(stage)
-        room.jobs -= 1
-        start(Start(stage, blocked_by, gpu)).add_done_callback(lambda future: ended.put((stage, future)))
+        free.threads -= threads(stage)
+        free.jobs -= 1
+        start(Launch(stage, blocked_by, gpu)).add_done_callback(lambda future: ended.put((stage, future)))
 
     def threads(stage: str) -> int:
-        return min(needs[stage].threads, machine.threads)
+        return min(resources[stage].threads, machine.threads)
 
-    def may_begin(stage: str) -> bool:
-        if any(need not in endings for need in plan.needs[stage]) or not room.jobs:
+    def is_ready(stage: str) -> bool:
+        if any(need not in statuses for need in plan.needs[stage]) or not free.jobs:
             return False
-        if machine.gpus and needs[stage].gpu and not room.gpus:
+        if machine.gpus and resources[stage].gpu and not free.gpus:
             return False
-        return threads(stage) <= room.threads
+        return threads(stage) <= free.threads
 
     while waiting or running:
         for stage in [*waiting]:
-            if may_begin(stage):
+            if is_ready(stage):
                 waiting.remove(stage)
-                begin(stage)
+                launch(stage)
         stage, future = ended.get()
-        endings[stage] = ending(stage, future)
-        given_back, gpu = running.pop(stage)
-        room.threads += given_back
-        room.jobs += 1
+        statuses[stage] = status_of(stage, future)
+        released_threads, gpu = running.pop(stage)
+        free.threads += released_threads
+        free.jobs += 1
         if gpu is not None:
-            room.gpus.append(gpu)
-    return endings
+            free.gpus.append(gpu)
+    return statuses

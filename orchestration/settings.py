@@ -1,6 +1,6 @@
-"""Other values for parameters, KEY=VALUE each, in the words of `dvc exp run -S`: params.yaml as it would be with them.
+"""Override parameters by KEY=VALUE settings, in the syntax of `dvc exp run -S`.
 
-Hydra reads a setting; what it would look up, such as ${oc.env:NAME}, and several values at once are refused.
+Hydra parses a setting. References such as ${oc.env:NAME}, and several values at once, are refused.
 """
 
 from typing import Any
@@ -18,9 +18,7 @@ HOW = f"expected KEY=VALUE with a key of {paths.PARAMS}, or +KEY=VALUE to add on
 
 
 def override(settings: list[str]) -> str:
-    """Return the text of params.yaml with other values; raises UserError, naming what is wrong, for one that does not
-    fit. Nothing is written.
-    """
+    """Return the text of params.yaml with `settings` applied; raises UserError if one does not fit."""
     load_params()
     values = parse_yaml_for_update(paths.PARAMS.read_text(encoding="utf-8"), str(paths.PARAMS))
     for setting in settings:
@@ -38,7 +36,7 @@ def override(settings: list[str]) -> str:
 
 
 def parse(setting: str) -> Override:
-    """Return what Hydra reads in a setting; raises ValueError, which says why, for one that is not taken here."""
+    """Return a setting as Hydra parses it; raises ValueError, with the reason, for one that is not supported here."""
     if "${" in setting:
         raise ValueError("${...} is not replaced here; write the value itself.")
     try:
@@ -56,7 +54,7 @@ def parse(setting: str) -> Override:
 
 
 def apply(values: dict[str, Any], setting: Override) -> None:
-    """Change `values` as a setting says; raises ValueError where the key is not one that it can."""
+    """Apply a setting to `values`; raises ValueError if its key does not fit."""
     *sections, last = setting.key_or_group.split(".")
     section: Any = values
     for depth, name in enumerate(sections):
@@ -77,7 +75,16 @@ def apply(values: dict[str, Any], setting: Override) -> None:
 
 
 def entry(section: Any, name: str, keys: list[str]) -> Any:
-    """Return entry `name` of the section that `keys` lead to; raises ValueError where it has none."""
+    """Return an entry of a section of params.yaml.
+
+    Args:
+        section: the section.
+        name: of the entry.
+        keys: the keys that lead to the section, for the message.
+
+    Raises:
+        ValueError: there is no such entry.
+    """
     where = ".".join(keys)
     if isinstance(section, list):
         raise ValueError(f"{where} is a list, which is given whole: {where}=[...].")
@@ -89,7 +96,7 @@ def entry(section: Any, name: str, keys: list[str]) -> Any:
 
 
 def merged(before: Any, value: Any) -> Any:
-    """Return `value`, a mapping laid over the one that was there, as Hydra does."""
+    """Return `value`; a mapping is merged into the one `before`, as Hydra does."""
     if not (isinstance(before, dict) and isinstance(value, dict)):
         return value
     for name, part in value.items():

@@ -1,4 +1,4 @@
-"""The standard streams of a process, where the user closed them or nobody reads them any more."""
+"""The standard streams of a process, if the user closed them or nobody reads them any more."""
 
 import errno
 import io
@@ -6,20 +6,20 @@ import os
 import sys
 from typing import TextIO
 
-# What a write to a pipe without a reader, to a terminal that is gone, or to a closed file ends in.
+# The errors of a write to a pipe without a reader, to a closed terminal, and to a closed file.
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
 def open_standard_streams() -> None:
-    """Open those of the standard streams that are closed (`2>&-`) onto the null device.
+    """Connect standard streams that are closed (`2>&-`) to the null device.
 
-    Otherwise the next file that is opened gets the number, and C code writes its messages into that file.
+    Otherwise the next file that is opened gets the stream's number, and C code writes its messages into that file.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             stream = open(number, mode, closefd=False, errors="backslashreplace")  # noqa: SIM115
@@ -28,9 +28,9 @@ def open_standard_streams() -> None:
 
 
 class Lenient(io.FileIO):
-    """A file to write to, which drops what it is given once nobody is there to read it.
+    """An output file that drops what is written to it once nobody reads it.
 
-    Of standard error it also drops what a full disk does not take: what a run says is lost, not what it does.
+    Standard error also drops what does not fit on a full disk: the run loses messages, but goes on.
     """
 
     def write(self, data) -> int:
@@ -48,9 +48,9 @@ class Lenient(io.FileIO):
 
 
 def make_streams_lenient() -> None:
-    """Let this process go on when nobody reads its output any more, or the encoding lacks a character of it.
+    """Let this process go on if nobody reads its output any more, or the encoding lacks a character.
 
-    `| head -1` and a terminal that was closed would end it with a traceback in the middle of what it does.
+    `| head -1` and a closed terminal would otherwise end it with a traceback in the middle of its work.
     """
     sys.stdout, sys.stderr = lenient(sys.stdout), lenient(sys.stderr, line_buffering=True)
 

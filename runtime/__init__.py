@@ -1,1 +1,1 @@
-"""What every process uses: errors, files, streams, other processes. It knows nothing of models or data."""
+"""What every process needs: errors, files, streams, other processes. Nothing here is about models or data."""

@@ -1,6 +1,6 @@
-"""Outputs that appear whole or not at all.
+"""Outputs that appear completely or not at all.
 
-They are made in `.staging` and moved to their place, which a file system does at once. Where the place is on another
+They are written in `.staging` and moved to their place, which a file system does atomically. If the place is on another
 disk (a mount, or a folder behind a symbolic link), they are first copied into a folder `.staging` there.
 """
 
@@ -19,9 +19,9 @@ from runtime.disk import refuse_unless_file, refuse_unwritable
 from runtime.errors import UserError
 
 STAGING = Path(".staging")
-# A rename fails with these where the two names are on different disks, or one is a mount point.
+# A rename fails with these if the two names are on different disks, or one is a mount point.
 OTHER_DISK = (errno.EXDEV, errno.EBUSY)
-# What `replace_parts` is about to do; where it is there, it was killed before it had done all of it.
+# The plan of `replace_parts`; it exists only as long as that is unfinished.
 JOURNAL = "journal.json"
 
 Others = Literal["keep", "refuse"]
@@ -29,11 +29,11 @@ Others = Literal["keep", "refuse"]
 
 @contextmanager
 def atomic_folder(destination: Path, others: Others = "keep") -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `destination` when the block succeeds.
+    """Yield an empty folder that replaces `destination` when the block succeeds.
 
-    others: what happens to files in `destination` that the block has not made anew: they are kept, or the block
-        fails. When the block raises, `destination` is as it was. Two processes that write the same destination
-        exclude each other; the second raises UserError.
+    When the block raises, `destination` stays as it was. Two processes that write the same destination exclude each
+    other: the second raises UserError. others: whether files in `destination` that the block has not written again are
+    kept, or make it fail.
     """
     with staging(destination, destination) as folder:
         new = folder / "new"
@@ -52,8 +52,8 @@ def atomic_folder(destination: Path, others: Others = "keep") -> Iterator[Path]:
 def atomic_files(destination: Path, name: str) -> Iterator[Path]:
     """Yield an empty folder whose files and folders are moved into the folder `destination` when the block succeeds.
 
-    What they replace is gone then, of a folder all of it. `name` tells apart those who may write to `destination` at
-    the same time.
+    They replace what has the same name there, a folder completely. Writers of different `name` may use the same
+    `destination` at the same time.
     """
     with staging(destination / name, destination) as folder:
         new = folder / "new"
@@ -71,9 +71,9 @@ def atomic_files(destination: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def staging(destination: Path, folder_of: Path) -> Iterator[Path]:
-    """Yield a folder for what is to be moved to `destination`, to which this process alone writes until then.
+    """Yield a folder for what is to be moved to `destination`, which no other process writes until then.
 
-    folder_of: the folder that it is moved into or in place of. What a killed process left is put right first.
+    What a killed process left is repaired first. folder_of: the folder that it is moved into, or that it replaces.
     """
     refuse_unwritable(STAGING)
     refuse_unwritable(folder_of)
@@ -109,9 +109,12 @@ def other_entries(folder: Path, new: Path) -> list[Path]:
 
 
 def put_folder(new: Path, place: Path, kept: list[Path]) -> None:
-    """Move the folder `new` in place of the folder `place`: at once, but where `place` is a mount point.
+    """Replace one folder by another: atomically, unless `place` is a mount point.
 
-    kept: entries of `place` that stay.
+    Args:
+        new: the folder that is moved.
+        place: the folder that it replaces.
+        kept: entries of `place` that stay.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     if os.path.ismount(place):
@@ -147,7 +150,7 @@ def swap(new: Path, place: Path) -> None:
             place.replace(old)
         new.replace(place)
     finally:
-        put_back(old, place)
+        restore_previous(old, place)
 
 
 def replace_parts(new: Path, place: Path) -> None:
@@ -170,7 +173,7 @@ def replace_parts(new: Path, place: Path) -> None:
 
 
 def undo_parts(folder: Path, place: Path) -> None:
-    """Put back what `replace_parts` replaced, if it did not come to its end."""
+    """Restore what an unfinished `replace_parts` replaced."""
     journal = folder / JOURNAL
     if not journal.exists():
         return
@@ -200,21 +203,21 @@ def copied_to(home: Path, new: Path) -> Iterator[Path]:
 
 
 def recover(folder: Path, place: Path) -> None:
-    """Put right what a process that was killed left of its staging in `folder`, and remove it."""
+    """Repair what a killed process left of its staging in `folder`, and remove it."""
     if not os.path.lexists(folder):
         return
     if (folder / JOURNAL).exists():
         undo_parts(folder, place)
     else:
-        put_back(folder / "old", place)
+        restore_previous(folder / "old", place)
     remove(folder)
     if folder.parent != STAGING:
         with suppress(OSError):
             folder.parent.rmdir()
 
 
-def put_back(old: Path, place: Path) -> None:
-    """Move `old` back to `place` where nothing has taken its place."""
+def restore_previous(old: Path, place: Path) -> None:
+    """Move `old` back to `place` if nothing is there."""
     if old.exists() and not place.exists():
         old.replace(place)
 
@@ -227,7 +230,7 @@ def remove(path: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file, link or folder, the bytes of files only where they cannot be shared."""
+    """Copy a file, link or folder; the files are hard links if possible."""
     if source.is_dir() and not source.is_symlink():
         shutil.copytree(source, target, symlinks=True, copy_function=link_or_copy)
     else:
@@ -242,7 +245,7 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 
 def refuse_behind_link(folder: Path) -> None:
-    """Raise UserError where DVC runs this stage and would not record its output, which a link leads out of git."""
+    """Raise UserError if DVC runs this stage and would not record its output, because a link leads out of git."""
     root = Path.cwd().resolve()
     if "DVC_STAGE" not in os.environ or folder.resolve().is_relative_to(root):
         return
@@ -255,7 +258,7 @@ def refuse_behind_link(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file `path` whole."""
+    """Replace the file `path` atomically."""
     refuse_unless_file(path)
     place = path.resolve()
     refuse_unwritable(STAGING)

@@ -1,4 +1,4 @@
-"""Files and folders as the operating system has them: what lies in their place, and why it refuses to write."""
+"""Problems with files and folders: something else in their place, no space, no permission; each with its remedy."""
 
 import errno
 import os
@@ -16,15 +16,15 @@ KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-ROOM = "Free some space there and run again."
-RIGHTS = "Give this user the right to read and write there (chown, chmod), or work in a folder of your own."
-# What mends an error of the operating system that is no defect of the program.
+FREE_SPACE = "Free some space there and run again."
+PERMISSIONS = "Give this user the right to read and write there (chown, chmod), or work in a folder of your own."
+# The remedy for each error of the operating system that is no defect of the program.
 REMEDIES = {
-    errno.ENOSPC: ROOM,
-    errno.EDQUOT: f"The quota of this user is used up. {ROOM}",
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: f"The quota of this user is used up. {FREE_SPACE}",
     errno.EROFS: "Mount it for writing, or work in a folder on another disk.",
-    errno.EACCES: RIGHTS,
-    errno.EPERM: RIGHTS,
+    errno.EACCES: PERMISSIONS,
+    errno.EPERM: PERMISSIONS,
     errno.ENAMETOOLONG: "Move the project to a folder with a shorter path, or give a shorter name.",
     errno.ELOOP: "Remove the symbolic link that leads back to itself.",
     errno.ENOTDIR: "Move the file that lies in a folder's place away.",
@@ -34,25 +34,25 @@ REMEDIES = {
     errno.EBUSY: "It is a mount point: mount the folder that it lies in, or unmount it.",
     errno.EXDEV: "It lies on another disk than its folder: mount the folder that it lies in.",
     errno.EIO: "The disk does not answer as it should: look into the system's log.",
-    errno.ESTALE: "The network disk has to be mounted anew.",
+    errno.ESTALE: "Mount the network disk again.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
     errno.ENFILE: "The machine has too many open files: end what holds them.",
     errno.EFBIG: "Raise the limit of a file's size (ulimit -f).",
 }
 FULL = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "no space left on the disk: ")
-# Said by libraries that have no error number: TensorFlow, HDF5, Arrow, SQLite.
-SAID = {
+# Messages of libraries that give no error number: TensorFlow, HDF5, Arrow, SQLite.
+MESSAGES = {
     **{os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG)},
     "database or disk is full": errno.ENOSPC,
     "No usable temporary directory": errno.ENOSPC,
     "attempt to write a readonly database": errno.EACCES,
     "unable to open database file": errno.EACCES,
 }
-FOREIGN_RIGHTS = re.compile(r"errno = 13\b|; Permission denied$")
+DENIED = re.compile(r"errno = 13\b|; Permission denied$")
 
 
 def explain(error: BaseException | None) -> str | None:
-    """Return one line that names the file and the remedy where a disk, a right or a limit causes `error`; else None."""
+    """Return a line with file and remedy if a disk, a permission or a limit has caused `error`; else None."""
     while error:
         if found := describe(error):
             return found
@@ -66,29 +66,29 @@ def describe(error: BaseException) -> str | None:
         other = f" -> {os.fsdecode(error.filename2)}" if error.filename2 else ""
         return f"{FULL.get(code, '')}{os.fsdecode(file)}{other}: {os.strerror(code)}{place(file)}. {REMEDIES[code]}"
     text = " ".join(str(error).split())
-    said = next((number for words, number in SAID.items() if words in text), None)
-    if said is None and isinstance(error, OSError) and code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-        said = code
-    if said is None and FOREIGN_RIGHTS.search(text):
-        said = errno.EACCES
-    return f"{FULL.get(said, '')}{text}. {REMEDIES[said]}" if said is not None else None
+    found = next((number for words, number in MESSAGES.items() if words in text), None)
+    if found is None and isinstance(error, OSError) and code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        found = code
+    if found is None and DENIED.search(text):
+        found = errno.EACCES
+    return f"{FULL.get(found, '')}{text}. {REMEDIES[found]}" if found is not None else None
 
 
 def place(file: str | bytes | int) -> str:
-    """Return in words the folder that a relative name stands in, for it does not say itself."""
+    """Return in words the folder of a relative name, which does not say it itself; "" for an absolute one."""
     return "" if isinstance(file, int) or Path(os.fsdecode(file)).is_absolute() else f" in {Path.cwd()}"
 
 
 def refuse_unless_file(path: Path) -> None:
-    """Raise UserError where something else than a file lies at `path`; nothing may lie there.
+    """Raise UserError if `path` is something else than a file; it need not exist.
 
-    Opening a FIFO waits for another process for ever, and so would a run.
+    Opening a FIFO waits for another process forever, and the run would, too.
     """
     refuse_other(path, "a file")
 
 
 def refuse_unless_folder(path: Path) -> None:
-    """Raise UserError where something else than a folder lies at `path`; nothing may lie there."""
+    """Raise UserError if `path` is something else than a folder; it need not exist."""
     refuse_other(path, "a folder")
 
 
@@ -116,7 +116,7 @@ def refuse_kind(path: Path, wanted: str) -> None:
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Raise UserError unless this process may make files in `folder`, or make it where it is not there."""
+    """Raise UserError unless this process may create files in `folder`, or create it if it is missing."""
     refuse_unless_folder(folder)
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if os.access(there, os.W_OK | os.X_OK):

@@ -1,6 +1,7 @@
 """Run a program in an isolated process, without this project's code.
 
-Forked stages (orchestration/executors/local.py) keep a pre-forked spare, so that TensorFlow is not imported again.
+Forked stages (orchestration/executors/local.py) keep a spare process, forked beforehand, so that TensorFlow need not be
+imported again.
 """
 
 import ctypes
@@ -19,7 +20,7 @@ from types import ModuleType
 
 from runtime.packages import PACKAGES
 
-OURS = (*PACKAGES, "benchmarks")
+OWN_PACKAGES = (*PACKAGES, "benchmarks")
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 
@@ -35,17 +36,26 @@ class Spare:
 _spares: list[Spare] = []
 
 
-def keep_spare() -> None:
-    """Fork a process for the next `run_fresh`; it ends with this one."""
-    ours, its = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=serve, args=(its,), daemon=True)
+def fork_spare() -> None:
+    """Fork a process for the next `run_isolated`; it ends with this one."""
+    sender, receiver = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=run_isolated_program, args=(receiver,), daemon=True)
     process.start()
-    its.close()
-    _spares.append(Spare(process, ours))
+    receiver.close()
+    _spares.append(Spare(process, sender))
 
 
-def run_fresh(program: str, arguments: list[str], folder: Path) -> tuple[int, str]:
-    """Run the text `program` with `arguments` in the folder `folder`; return its exit code and standard error."""
+def run_isolated(program: str, arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Run a program in an isolated process: the spare one if there is one, else a new interpreter.
+
+    Args:
+        program: its text.
+        arguments: its command line, `sys.argv[1:]`.
+        folder: its current directory.
+
+    Returns:
+        Its exit code, and what it wrote to standard error.
+    """
     if not _spares:
         command = [sys.executable, "-I", "-c", program, *arguments]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -57,16 +67,16 @@ def run_fresh(program: str, arguments: list[str], folder: Path) -> tuple[int, st
     return spare.process.exitcode or 0, errors.read_text(errors="replace")
 
 
-def serve(requests: Connection) -> None:
-    """Wait for a program and run it, without our modules and the path to them, as `python -I` would."""
+def run_isolated_program(requests: Connection) -> None:
+    """Wait for a program and run it as `python -I` would, without our modules and the path to them."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the stage, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the stage, which ends this process
     program, arguments, folder, errors = requests.recv()
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
     project = Path.cwd().resolve()
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != project]
     for name in [*sys.modules]:
-        if name.partition(".")[0] in OURS:
+        if name.partition(".")[0] in OWN_PACKAGES:
             del sys.modules[name]
     os.chdir(folder)
     sys.argv = ["-c", *arguments]
@@ -74,14 +84,14 @@ def serve(requests: Connection) -> None:
 
 
 def end_with_parent() -> None:
-    """Have this process killed when the thread that started it ends, however that comes about."""
+    """Have the kernel kill this process when the thread that started it ends, for whatever reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager
 def without_main_module() -> Iterator[None]:
-    """Have multiprocessing not import this process's main module anew in the processes that the block starts."""
+    """Keep multiprocessing from importing this process's main module in the processes that the block starts."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

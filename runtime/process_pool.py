@@ -1,4 +1,4 @@
-"""Processes that work beside this one, at what would let no other thread of it go on."""
+"""A process pool for work that holds the GIL."""
 
 import os
 import signal
@@ -16,17 +16,17 @@ def usable_cores() -> int:
 
 
 @contextmanager
-def processes_beside(most: int) -> Iterator[Executor]:
-    """Yield what runs functions in as many processes as there are cores, but no more than `most`.
+def process_pool(max_processes: int) -> Iterator[Executor]:
+    """Yield a pool of as many processes as there are cores, at most `max_processes`.
 
-    They end with this one, and leave Ctrl-C to it.
+    They end with this process, and Ctrl-C reaches this process alone.
     """
-    count = min(usable_cores(), most)
+    count = min(usable_cores(), max_processes)
     with (
         without_main_module(),
         ProcessPoolExecutor(count, get_context("spawn"), initializer=end_with_parent) as processes,
     ):
-        with interrupts_blocked():  # which a process that starts now inherits
+        with interrupts_blocked():  # a process that starts now inherits that
             for _ in range(count):
                 processes.submit(os.getpid)
         try:

@@ -1,4 +1,4 @@
-"""Keep what TensorFlow's C++ code prints while it is imported away from the terminal."""
+"""Hide what TensorFlow's C++ code prints while it is imported."""
 
 import os
 import sys
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back everything written to standard error in the block, by C code too; show it if the block raises.
+    """Hide everything that the block writes to standard error, also from C code; show it if the block raises.
 
-    TensorFlow 2.21 prints half a dozen lines before its own log level applies, TF_CPP_MIN_LOG_LEVEL or not.
+    TensorFlow 2.21 prints half a dozen lines before its log level, TF_CPP_MIN_LOG_LEVEL, applies.
     """
     sys.stderr.flush()
     try:
         held = tempfile.TemporaryFile()  # noqa: SIM115
-    except OSError:  # no folder for it, or a full disk: what is printed is seen
+    except OSError:  # without a temporary folder, or on a full disk, nothing is hidden
         yield
         return
     visible = os.dup(2)

@@ -1,8 +1,8 @@
-"""Environment variables by which the processes of one run know each other."""
+"""Environment variables that a run sets for the processes that it starts."""
 
-# Set for the stages that a flow runs: the id of its run.
+# For the stages of a flow: the id of its run.
 PIPELINE_RUN = "HEAVISIDE_PIPELINE_RUN"
-# And its process, on this machine.
+# The process of that flow, on this machine.
 PIPELINE_PROCESS = "HEAVISIDE_PIPELINE_PROCESS"
-# Set for the report of a run in which stages failed: a JSON object, the status of each stage that was not done.
+# For the report of a failed run: a JSON object with the status of each stage that is not done.
 STAGES_NOT_DONE = "HEAVISIDE_STAGES_NOT_DONE"

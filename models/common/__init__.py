@@ -1,1 +1,1 @@
-"""What the families of models share: features, layers, losses, weights, and the registry that builds a model."""
+"""What the families share: features and targets, layers, losses, weights, and the registry that builds a model."""

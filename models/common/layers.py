@@ -1,16 +1,36 @@
-"""Layers that Keras does not have."""
+"""A layer that Keras does not have, and which layers of a network are convolutions."""
 
 import keras
 from keras import ops
+
+from models.common.weights import all_layers
+
+CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2D,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3D,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+
+
+def convolutions(model: keras.Model) -> list[keras.Layer]:
+    """Return the convolutions of `model`, in their order."""
+    return [layer for layer in all_layers(model) if isinstance(layer, CONVOLUTIONS)]
 
 
 @keras.saving.register_keras_serializable("heaviside")
 class DepthPool(keras.layers.Layer):
     """Pooling over the channels: [batch, height, width, channels] -> [batch, height, width, channels / pool_size].
 
-    Channel k of the output is the maximum, or the mean, of the channels k * pool_size to
-    (k + 1) * pool_size - 1 at the same place. A. Geron, "Hands-on machine learning", chapter on CNNs, uses
-    it to learn invariances other than to translation; float32 in and out, no weights.
+    Channel k of the output is the maximum, or the mean, of the channels k * pool_size to (k + 1) * pool_size - 1 at the
+    same place; float32 in and out, no weights. A. Géron, "Hands-on machine learning", uses it in the chapter on CNNs to
+    learn invariances other than to translation.
 
     Raises ValueError unless pool_size divides the number of channels, and for another `reduce`.
     """

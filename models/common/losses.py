@@ -1,4 +1,4 @@
-"""Losses that Keras does not have, by the name that `models.M.compile.loss` uses."""
+"""Losses that Keras does not have, by their name in `models.M.compile.loss`."""
 
 import keras
 from keras import ops

@@ -3,28 +3,28 @@
 from collections.abc import Iterable
 from typing import Any
 
-# The layer that makes an output has the output's name; this is the main one's.
+# An output has the name of the layer that computes it; this is the name of the main one.
 MAIN_OUTPUT = "output"
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def network_input(inputs: dict[str, Any]) -> Any:
-    """Return what Keras takes: the value itself where there is one input, else the values by name, in its order."""
+    """Return inputs as Keras takes them: the value of a single input, or the values by name, sorted as Keras does."""
     return next(iter(inputs.values())) if len(inputs) == 1 else dict(sorted(inputs.items()))
 
 
 def named_outputs(outputs: Any) -> dict[str, Any]:
-    """Return what a model returned as a dictionary, the main output first; an only output has the name of that."""
+    """Return the outputs of a model by name, the main one first; a single output is the main one."""
     return {MAIN_OUTPUT: outputs[MAIN_OUTPUT], **outputs} if isinstance(outputs, dict) else {MAIN_OUTPUT: outputs}
 
 
-def spread(target: Any, outputs: Iterable[str]) -> Any:
-    """Return what Keras compares with the outputs: the target, or it by name where there are several outputs."""
+def broadcast_target(target: Any, outputs: Iterable[str]) -> Any:
+    """Return the target as Keras takes it: itself for one output, or a copy by name for each of several outputs."""
     names = list(outputs)
     return dict.fromkeys(names, target) if len(names) > 1 else target
 
 
-def figure_prefix(output: str) -> str:
-    """Return what stands before the figures of `output`: nothing for the main one."""
+def metric_prefix(output: str) -> str:
+    """Return the prefix of the metrics of `output`; none for the main one."""
     return "" if output == MAIN_OUTPUT else f"{output}_"

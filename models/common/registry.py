@@ -1,4 +1,4 @@
-"""Find a family by its name and build a network of it."""
+"""Find a family by its name and build a network."""
 
 import inspect
 from importlib import import_module
@@ -21,17 +21,17 @@ def family_names() -> list[str]:
 def build_model(
     family: str, inputs: Shapes, name: str, arguments: dict[str, Any], network: str | None = None
 ) -> keras.Model:
-    """Build a model, uncompiled.
+    """Build a model without compiling it.
 
     Args:
         family: the file of models/ that builds it.
-        inputs: name of each input: shape of one row.
-        name: the model's, for messages.
+        inputs: the shape of a row of each input, by name.
+        name: of the model, for messages.
         arguments: of the family's `build`.
-        network: the name that the network carries; None: `name`.
+        network: the name of the network; None: `name`.
 
     Raises:
-        UserError: an unknown family, or an argument that its `build` does not take.
+        UserError: the family is unknown, or its `build` refuses an argument.
     """
     if family not in family_names():
         raise unknown_name("family", family, family_names(), f"models.{name}.family, the files of models/")
@@ -51,12 +51,12 @@ def build_model(
 
 
 def output_shapes(model: keras.Model, inputs: Shapes) -> dict[str, tuple[int | None, ...]]:
-    """Return the shape of each output of `model`, batch first, by name. The layer that makes it has the same name."""
+    """Return the shape of each output of `model` by name, with the batch. The layer that computes it has its name."""
     given = {key: keras.KerasTensor((None, *shape), name=key) for key, shape in inputs.items()}
     spec = model.compute_output_spec(network_input(given))
     return {name: tuple(output.shape) for name, output in named_outputs(spec).items()}
 
 
 def network_name(name: str, source: str) -> str:
-    """Return the name that the network of model `name` carries: it shows rows that are not the real ones."""
+    """Return the name of the network of a model; it ends with the source of the rows unless that is "real"."""
     return name if source == "real" else f"{name}_{source}"

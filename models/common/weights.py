@@ -1,4 +1,4 @@
-"""The weights that a network begins with, and the layers that learn from the data before training."""
+"""Initial weights, random generators of layers, and layers that are adapted to the data before training."""
 
 from collections.abc import Iterator
 from random import Random
@@ -8,22 +8,34 @@ import keras
 
 
 def draw_weights(model: keras.Model, seed: int) -> None:
-    """Draw the initial weights of `model` anew, from `seed` and the order of its layers alone.
+    """Draw the initial weights of `model` again, from `seed` and the order of its layers alone.
 
-    Keras seeds an initializer that has no seed from Python's global `random`, from which other threads draw as well:
-    those that talk to Prefect's server do, for each ping. Now and then a model would begin with other weights.
+    Keras seeds an initializer without a seed from Python's global `random`. Other threads draw from it too, such as
+    Prefect's client for each ping, so the initial weights would now and then be others.
     """
     draws = Random(seed)
     for layer in all_layers(model):
         for weight, initializer in initializers(layer):
             seeded = type(initializer).from_config({**initializer.get_config(), "seed": draws.randint(1, 10**9)})
             weight.assign(seeded(weight.shape, dtype=weight.dtype))
-        if isinstance(generator := getattr(layer, "seed_generator", None), keras.random.SeedGenerator):
+        for generator in generators_of(layer):
             generator.state.assign([draws.randint(1, 10**9), 0])
 
 
+def seed_generators(model: keras.Model) -> Iterator[keras.random.SeedGenerator]:
+    """Yield the random generator of each layer that has one, as `keras.layers.Dropout.seed_generator`."""
+    for layer in all_layers(model):
+        yield from generators_of(layer)
+
+
+def generators_of(layer: keras.Layer) -> Iterator[keras.random.SeedGenerator]:
+    generator = getattr(layer, "seed_generator", None)
+    if isinstance(generator, keras.random.SeedGenerator):
+        yield generator
+
+
 def all_layers(model: keras.Model) -> Iterator[keras.Layer]:
-    """Yield the layers of `model` that hold no others, in their order."""
+    """Yield the layers of `model` and of the models inside it, in their order."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from all_layers(layer)
@@ -32,7 +44,7 @@ def all_layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def initializers(layer: keras.Layer) -> Iterator[tuple[keras.Variable, keras.Initializer]]:
-    """Yield each weight of `layer` that is drawn at random, with what draws it."""
+    """Yield each weight of `layer` that is drawn at random, with its initializer."""
     for key in layer.get_config():
         weight = getattr(layer, key.removesuffix("_initializer"), None)
         if key.endswith("_initializer") and weight is not None:
@@ -44,7 +56,7 @@ def initializers(layer: keras.Layer) -> Iterator[tuple[keras.Variable, keras.Ini
 def adapt_normalization(model: keras.Model, inputs: dict[str, Any]) -> None:
     """Give every layer `normalize_INPUT` the mean and variance of that input's rows.
 
-    inputs: name of an input: its rows, one array or several after another.
+    inputs: the rows of each input, by name: an array, or several one after another.
     """
     for name, rows in inputs.items():
         for layer in model.layers:

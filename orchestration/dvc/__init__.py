@@ -1,1 +1,1 @@
-"""Everything that touches DVC's internals: the graph, one stage's bookkeeping, dvc.lock."""
+"""Everything that relies on DVC's internals: the graph, the bookkeeping of a stage, dvc.lock."""

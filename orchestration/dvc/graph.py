@@ -1,4 +1,4 @@
-"""The graph, as DVC reads it from dvc.yaml: which stages there are, what each needs, and which have changed."""
+"""The graph that DVC reads from dvc.yaml: the stages, what each needs, and which have changed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from ruamel.yaml.error import YAMLError
 
 from config import paths
 from config.params import parse_values
-from orchestration.dvc import yaml_cache  # noqa: F401
 from orchestration.dvc.lockfile import locked_stages
-from orchestration.dvc.state import mend_dvc_state
+from orchestration.dvc.patches import patch_dvc
+from orchestration.dvc.state import repair_dvc_state
 from runtime.errors import UserError, unknown_name
 
 
@@ -24,24 +24,23 @@ from runtime.errors import UserError, unknown_name
 class Plan:
     """The stages of a run, in the order in which `dvc repro` would run them.
 
-    needs: of each stage, the stages whose outputs it reads. changed: those that DVC would look at more closely;
-    of the rest, and of what they need, everything is as dvc.lock records it.
+    needs: for each stage, the stages whose outputs it reads. changed: the stages that differ from dvc.lock.
     """
 
     order: list[str]
     needs: dict[str, list[str]]
     changed: set[str]
 
-    def behind(self, stage: str) -> set[str]:
-        """Return all stages that `stage` needs, and that those need."""
+    def ancestors(self, stage: str) -> set[str]:
+        """Return all stages that `stage` needs, directly or not."""
         needs = set(self.needs[stage])
-        return needs.union(*(self.behind(need) for need in needs))
+        return needs.union(*(self.ancestors(need) for need in needs))
 
 
 def target_names(root: Path) -> list[str]:
-    """Return what a run may be asked for, every group and stage, from dvc.yaml and params.yaml alone, in a moment.
+    """Return every group and stage that a run can have as a target, read from dvc.yaml and params.yaml without DVC.
 
-    Returns no name where one of them cannot be read; whoever runs the flow is told so later.
+    Returns none if one of them cannot be read; the run itself reports that.
     """
     try:
         stages = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
@@ -57,7 +56,7 @@ def target_names(root: Path) -> list[str]:
 
 @contextmanager
 def open_repo() -> Iterator[Repo]:
-    """Yield DVC's view of this workspace; raises UserError where DVC or git does not know the folder."""
+    """Yield DVC's view of this workspace; raises UserError if the folder is no DVC or no git repository."""
     try:
         repo = Repo()
         _ = repo.scm
@@ -72,14 +71,15 @@ def open_repo() -> Iterator[Repo]:
 
 
 def read_plan(targets: list[str]) -> Plan:
-    """Return the plan for `targets` and all that they need; no targets: for the whole graph.
+    """Return the plan for `targets` and all that they need; without targets, for the whole graph.
 
-    A target is a stage, such as train@iris_mlp, or a group, such as train. Raises UserError for an unknown one, and
-    where DVC cannot read the graph.
+    A target is a stage, such as train@iris_mlp, or a group, such as train. Raises UserError for an unknown target, and
+    if DVC cannot read the graph.
     """
-    mend_dvc_state()
+    patch_dvc()
+    repair_dvc_state()
     try:
-        with open_repo() as repo, lock_repo(repo):  # held from outside, it is one reading of the graph for all
+        with open_repo() as repo, lock_repo(repo):  # within one lock, DVC reads the graph once
             graph = get_active_graph(repo.index.graph)
             names = {stage.addressing for stage in graph}
             groups = {name.partition("@")[0] for name in names}
@@ -91,6 +91,6 @@ def read_plan(targets: list[str]) -> Plan:
             needs = {stage.addressing: sorted(need.addressing for need in graph.successors(stage)) for stage in graph}
             status = repo.status(targets or None, with_deps=bool(targets))
     except DvcException as error:
-        locked_stages()  # raises where dvc.lock is the reason, and names the remedy
+        locked_stages()  # raises, with a remedy, if dvc.lock is the reason
         raise UserError(f"DVC cannot read the graph: {error}") from None
     return Plan(order, {name: needs[name] for name in order}, {name for name in status if name in names})

@@ -1,7 +1,7 @@
-"""dvc.lock as text: the entry of a stage is written without parsing and dumping those of all others.
+"""Write the entry of one stage into dvc.lock, without parsing and dumping all others.
 
-For each stage DVC parses the whole file with a parser that keeps comments, and dumps it again: 0.9 s where there are 30
-stages, during which no other stage can be recorded. What is written here is the same, to the byte.
+For each stage DVC parses the whole file with a parser that keeps comments, and dumps it again: 0.9 s with 30 stages,
+during which no other stage can be recorded. The file written here has the same bytes.
 """
 
 import re
@@ -26,7 +26,7 @@ HEAD = "schema: '2.0'\nstages:\n"
 BEGIN = re.compile(r"^(?=  \S)", re.MULTILINE)
 ENTRY = re.compile(r"  [^\s#].*:\n(?:    (?!\s*#).*\n|\n)+")
 
-dump_whole = Lockfile.dump_stages  # DVC's own way
+dump_whole_file = Lockfile.dump_stages  # of DVC
 
 
 def dump_stages(lockfile: Lockfile, stages: list[Any], **kwargs: Any) -> None:
@@ -39,8 +39,8 @@ def dump_stages(lockfile: Lockfile, stages: list[Any], **kwargs: Any) -> None:
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     after = merge(before, changed)
     if after is None:
-        with kept_unless_readable(path, before):
-            dump_whole(lockfile, stages, **kwargs)
+        with restored_on_error(path, before):
+            dump_whole_file(lockfile, stages, **kwargs)
             refuse_unreadable(path.read_text(encoding="utf-8"), changed)
     elif after != before:
         known = entries(after) or {}
@@ -50,8 +50,8 @@ def dump_stages(lockfile: Lockfile, stages: list[Any], **kwargs: Any) -> None:
 
 
 @contextmanager
-def kept_unless_readable(path: Path, before: str) -> Iterator[None]:
-    """Have the lock file be as it was where the block raises."""
+def restored_on_error(path: Path, before: str) -> Iterator[None]:
+    """Restore the lock file, whose text was `before`, if the block raises."""
     try:
         yield
     except BaseException:
@@ -60,7 +60,7 @@ def kept_unless_readable(path: Path, before: str) -> Iterator[None]:
 
 
 def refuse_unreadable(text: str, changed: dict[str, Any]) -> None:
-    """Raise UserError, naming stage and key, unless DVC reads in `text` the entries that it has `changed`."""
+    """Raise UserError, naming stage and key, unless DVC reads the `changed` entries from `text` as they are."""
     try:
         found = (loads_yaml(text) or {}).get("stages", {})
     except YAMLError as error:
@@ -68,13 +68,13 @@ def refuse_unreadable(text: str, changed: dict[str, Any]) -> None:
         key = next((f"{key}: " for key, value in flat(changed[stage]) if not reads_back({key: value})), "")
         raise UserError(unreadable(f"{stage}: {key}{' '.join(str(error).split())}")) from None
     for stage, entry in changed.items():
-        if told := difference(entry, found.get(stage), stage):
-            raise UserError(unreadable(told))
+        if fault := difference(entry, found.get(stage), stage):
+            raise UserError(unreadable(fault))
 
 
-def unreadable(told: str) -> str:
+def unreadable(fault: str) -> str:
     return (
-        f"DVC cannot write this into {LOCK_FILE} so that it reads it back, and {LOCK_FILE} is as it was: {told}. "
+        f"DVC cannot write this into {LOCK_FILE} so that it reads it back, and {LOCK_FILE} is as it was: {fault}. "
         f"Give another name or value in {paths.PARAMS} or dvc.yaml."
     )
 
@@ -87,7 +87,7 @@ def reads_back(values: dict[Any, Any]) -> bool:
 
 
 def flat(values: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield each key in `values` with what it stands for, the innermost first."""
+    """Yield each key in `values` with its value, the innermost first."""
     for key, value in values.items() if isinstance(values, dict) else enumerate(values):
         if isinstance(value, dict | list):
             yield from flat(value)
@@ -95,24 +95,33 @@ def flat(values: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def difference(wanted: Any, found: Any, key: str) -> str | None:
-    """Return in words where `found` is not `wanted`; None where they are the same."""
+    """Compare two values.
+
+    Args:
+        wanted: what was written.
+        found: what was read back.
+        key: of both, for the message.
+
+    Returns:
+        In words, where they differ; None if they are the same.
+    """
     if isinstance(wanted, dict) and isinstance(found, dict):
         for name in [*wanted, *(name for name in found if name not in wanted)]:
             if name not in wanted or name not in found:
                 return f"{key}: {name!r} is {'added' if name in found else 'lost'}"
-            if told := difference(wanted[name], found[name], f"{key}: {name}"):
-                return told
+            if fault := difference(wanted[name], found[name], f"{key}: {name}"):
+                return fault
         return None
     if isinstance(wanted, list | tuple) and isinstance(found, list):
         pairs = zip(wanted, found, strict=False)
-        told = next((told for one, other in pairs if (told := difference(one, other, key))), None)
-        return told or (f"{key} has another length" if len(wanted) != len(found) else None)
-    same = wanted == found or (wanted != wanted and found != found)  # the latter are no numbers
+        fault = next((fault for one, other in pairs if (fault := difference(one, other, key))), None)
+        return fault or (f"{key} has another length" if len(wanted) != len(found) else None)
+    same = wanted == found or (wanted != wanted and found != found)  # the second: both are NaN
     return None if same and isinstance(wanted, bool) == isinstance(found, bool) else f"{key} becomes {found!r}"
 
 
 def merge(text: str, changed: dict[str, Any]) -> str | None:
-    """Return the lock file with the entries of some stages changed or added; None where DVC would not write it so."""
+    """Return the lock file `text` with `changed` entries replaced or added; None if DVC would write it otherwise."""
     known, fresh = entries(text), entries(dumps_yaml({"schema": "2.0", "stages": changed}))
     if known is None or fresh is None:
         return None
@@ -120,9 +129,9 @@ def merge(text: str, changed: dict[str, Any]) -> str | None:
 
 
 def entries(text: str) -> dict[str, str] | None:
-    """Return the text of each stage's entry by its first line, in their order.
+    """Return the text of each stage's entry by its first line, in the file's order.
 
-    None where there is more than stages, such as comments or another schema, and where there is nothing.
+    Returns None for an empty file, and if it holds more than stages, such as comments, or another schema.
     """
     head, *found = BEGIN.split(text)
     if head != HEAD or not all(map(ENTRY.fullmatch, found)):
@@ -131,7 +140,7 @@ def entries(text: str) -> dict[str, str] | None:
 
 
 def put_in_order(order: list[str], before: list[str]) -> None:
-    """Have dvc.lock list its stages as one `dvc repro` would have written them: those of `before`, then by `order`."""
+    """Sort dvc.lock as `dvc repro` would have written it: the stages of `before`, then the rest by `order`."""
     path = Path(LOCK_FILE)
     refuse_unless_file(path)
     if not path.exists():
@@ -144,7 +153,7 @@ def put_in_order(order: list[str], before: list[str]) -> None:
 
 
 def locked_stages() -> list[str]:
-    """Return the stages that dvc.lock lists, in its order; raises UserError where it cannot be read."""
+    """Return the stages of dvc.lock in its order; raises UserError if it cannot be read."""
     path = Path(LOCK_FILE)
     refuse_unless_file(path)
     if not path.exists():
@@ -153,8 +162,8 @@ def locked_stages() -> list[str]:
         return [*(loads_yaml(path.read_text(encoding="utf-8")) or {}).get("stages", {})]
     except (YAMLError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
-            f"{LOCK_FILE} cannot be read ({' '.join(str(error).split())}). Put it back as git has it: "
-            f"`git checkout {LOCK_FILE}`, or move it away; DVC then runs the stages anew or takes them from its cache."
+            f"{LOCK_FILE} cannot be read ({' '.join(str(error).split())}). Restore it from git: "
+            f"`git checkout {LOCK_FILE}`, or move it away; DVC then runs the stages again or takes them from its cache."
         ) from None
 
 

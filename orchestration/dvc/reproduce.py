@@ -1,76 +1,75 @@
-"""Reproduce a stage: DVC does the bookkeeping as `dvc repro` would, and we run the command.
+"""Reproduce a stage: DVC does the bookkeeping as in `dvc repro`, and our executor runs the command.
 
-DVC decides whether a stage has changed, saves its new outputs and writes dvc.lock. We replace how the stage's command
-runs, how threads wait for DVC's lock, and how an entry of dvc.lock is written (lockfile.py). These are internals of
-DVC: its version is pinned, and tests compare with `dvc repro`.
+DVC decides whether a stage has changed, saves its new outputs and writes dvc.lock. What is replaced in DVC for that is
+listed in patches.py. These are internals of DVC: its version is pinned, and tests compare with `dvc repro`.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
 import dvc.stage.run
-from dvc.dvcfile import Lockfile
 from dvc.exceptions import DvcException
-from dvc.lock import Lock
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
 
-from orchestration.dvc import yaml_cache  # noqa: F401
-from orchestration.dvc.lockfile import dump_stages
 from orchestration.dvc.restore_outputs import restore_missing, uncached_outputs
 from runtime.errors import UserError
 
-Outcome = Literal["ran", "restored", "unchanged"]
 # Runs a command of a stage in an environment and returns its exit code.
 RunCommand = Callable[[str, dict[str, str]], int]
 
 _runner: ContextVar[RunCommand] = ContextVar("runner")
-_one_at_a_time = threading.Lock()
+# Held by the thread for which DVC works, except while its stage's command runs. Threads so wait for each other here,
+# and only one of them polls DVC's lock file.
+_dvc_thread = threading.Lock()
 
 
 class StageFailed(UserError):
-    """A stage's command ended with another exit code than 0."""
-
-
-class QueuedLock(Lock):
-    """DVC's lock of the workspace, for which the threads of this process queue, so that only one of them polls it."""
-
-    def lock(self) -> None:
-        _one_at_a_time.acquire()
-        try:
-            super().lock()
-        except BaseException:
-            _one_at_a_time.release()
-            raise
-
-    def unlock(self) -> None:
-        try:
-            super().unlock()
-        finally:
-            _one_at_a_time.release()
+    """A stage's command ended with an exit code other than 0."""
 
 
 def run_commands(stage: Any, dry: bool, run_env: dict[str, str] | None) -> None:  # noqa: ARG001  # DVC names it
-    """Stand in for `dvc.stage.run.cmd_run`."""
+    """Stand in for `dvc.stage.run.cmd_run`, which DVC calls with its own lock released."""
     environment = dvc.stage.run.prepare_kwargs(stage, run_env)["env"]
-    for command in dvc.stage.run._enforce_cmd_list(stage.cmd):
-        if code := _runner.get()(command, environment):
-            raise StageCmdFailedError(command, code)
+    with released(_dvc_thread):
+        for command in dvc.stage.run._enforce_cmd_list(stage.cmd):
+            if code := _runner.get()(command, environment):
+                raise StageCmdFailedError(command, code)
 
 
-dvc.stage.run.cmd_run = run_commands
-Lockfile.dump_stages = dump_stages
+@contextmanager
+def released(lock: threading.Lock) -> Iterator[None]:
+    """Release a lock, which this thread holds, for the block."""
+    lock.release()
+    try:
+        yield
+    finally:
+        lock.acquire()
 
 
-def reproduce(name: str, run_command: RunCommand, warn: Callable[[str], None], force: bool = False) -> Outcome:
-    """Bring stage `name` up to date, whose needs are; force: run it though nothing changed.
+def reproduce(
+    name: str, run_command: RunCommand, warn: Callable[[str], None], force: bool = False
+) -> Literal["ran", "restored", "unchanged"]:
+    """Bring stage `name` up to date; the stages that it needs already are.
 
-    warn: gets a sentence when the stage runs and so replaces outputs of which DVC's cache has no copy.
-    Outputs that are missing come from the cache if nothing else has changed ("restored").
-    Raises StageFailed when its command fails, UserError for whatever else DVC cannot do, and what `run_command` raises.
-    dvc.lock and the stage's outputs are then as they were.
+    On an error, dvc.lock and the stage's outputs are as they were before.
+
+    Args:
+        name: the stage, as DVC addresses it, such as train@iris_mlp.
+        run_command: runs a command of the stage.
+        warn: gets a sentence when the stage runs and so replaces outputs of which DVC's cache has no copy.
+        force: run the stage even if nothing has changed.
+
+    Returns:
+        "ran"; "restored", where only outputs were missing and DVC's cache had them; or "unchanged".
+
+    Raises:
+        StageFailed: the stage's command failed.
+        UserError: DVC cannot do something else.
+        Exception: whatever `run_command` raises.
     """
     ran, restored = False, False
 
@@ -83,8 +82,7 @@ def reproduce(name: str, run_command: RunCommand, warn: Callable[[str], None], f
 
     token = _runner.set(run)
     try:
-        with Repo() as repo:
-            repo.lock = QueuedLock(repo.lock.lockfile, wait=True)
+        with Repo(_wait_for_lock=True) as repo, _dvc_thread:
             if not force:
                 with repo.lock:
                     restored = bool(restore_missing(repo, name))
@@ -99,7 +97,7 @@ def reproduce(name: str, run_command: RunCommand, warn: Callable[[str], None], f
 
 
 def cause(name: str, error: BaseException) -> BaseException:
-    """Return what lies behind an error that DVC raised: where that is another one of DVC's, as a UserError."""
+    """Return the innermost cause of an error that DVC raised; one of DVC's own becomes a UserError."""
     while error.__cause__:
         error = error.__cause__
     if isinstance(error, StageCmdFailedError):

@@ -1,6 +1,6 @@
-"""Bring back outputs that are missing, where a stage has not changed otherwise: then it need not run.
+"""Restore the missing outputs of a stage that has not changed otherwise, so that it need not run.
 
-DVC itself would run the stage: its run cache does not take stages whose outputs persist (dvc.yaml says why they do).
+DVC itself would run the stage: its run cache ignores stages whose outputs persist (dvc.yaml says why they do).
 """
 
 import hashlib
@@ -17,7 +17,7 @@ CACHE = Path(".dvc/cache")
 
 
 def restore_this_stage(name: str) -> list[str]:
-    """Do `restore_missing` in the process of stage `name`, which DVC has started; in most cases without loading DVC."""
+    """Do `restore_missing` in the process of stage `name`, which DVC has started; usually without importing DVC."""
     if not (CACHE.exists() and lacks_recorded_outputs(name)):
         return []
     from dvc.repo import Repo
@@ -27,7 +27,7 @@ def restore_this_stage(name: str) -> list[str]:
 
 
 def lacks_recorded_outputs(name: str) -> bool:
-    """Return whether dvc.lock lists an output of stage `name` that is not there."""
+    """Return whether dvc.lock lists an output of stage `name` that does not exist."""
     text = LOCK_FILE.read_text(encoding="utf-8") if LOCK_FILE.exists() else ""
     entry = re.search(rf"^  {re.escape(name)}:\n(?:    .*\n)*", text, re.MULTILINE)
     outputs = entry[0].partition("    outs:\n")[2] if entry else ""
@@ -35,11 +35,10 @@ def lacks_recorded_outputs(name: str) -> bool:
 
 
 def restore_missing(repo: "Repo", name: str) -> list[str]:
-    """Bring back the missing outputs of stage `name`, byte for byte as dvc.lock records them; return their paths.
+    """Restore the missing outputs of stage `name`, byte for byte as dvc.lock records them, and return their paths.
 
-    Those that DVC caches come from its cache, the others, metrics, from the last commit.
-    Returns [], and changes nothing, where the stage has changed, where no output is missing, and where not all of
-    them can be had.
+    Cached outputs come from DVC's cache, the others (metrics) from the last commit. If the stage has changed, no output
+    is missing, or not all of them can be restored, nothing is changed and [] is returned.
     """
     from dvc.exceptions import DvcException
 
@@ -56,23 +55,23 @@ def restore_missing(repo: "Repo", name: str) -> list[str]:
                 out.checkout()
             else:
                 write_whole(Path(out.fs_path), committed[out.fs_path] or b"")
-    except (DvcException, OSError):  # the stage runs, and then says what is wrong
+    except (DvcException, OSError):  # the stage runs, and reports what is wrong
         return []
     return [out.def_path for out in missing]
 
 
 def uncached_outputs(repo: "Repo", name: str) -> list[str]:
-    """Return the outputs of stage `name` that are there and of which DVC's cache has no copy, metrics aside.
+    """Return the existing outputs of stage `name`, except metrics, of which DVC's cache has no copy.
 
-    A training by hand leaves such ones, and `dvc repro --no-commit`.
+    A training by hand leaves such outputs, and so does `dvc repro --no-commit`.
     """
     [stage] = repo.stage.collect(name)
-    there = [out for out in stage.outs if out.use_cache and out.exists]
-    return [out.def_path for out in there if not out.cache.exists(out.get_hash().value)]
+    existing = [out for out in stage.outs if out.use_cache and out.exists]
+    return [out.def_path for out in existing if not out.cache.exists(out.get_hash().value)]
 
 
 def is_otherwise_unchanged(stage: Any) -> bool:
-    """Return whether dvc.lock records the stage's command, its dependencies and those outputs that are there.
+    """Return whether the stage's command, dependencies and existing outputs are as dvc.lock records them.
 
     DVC's own `stage.changed` would wait for the `dvc repro` that has started this stage.
     """
@@ -91,7 +90,7 @@ def is_available(out: Any, committed: dict[str, bytes | None]) -> bool:
 
 
 def committed_bytes(path: str) -> bytes | None:
-    """Return what the last commit holds of `path`; None outside git, or where it holds nothing."""
+    """Return the content of `path` in the last commit; None outside of git, or if the commit lacks it."""
     folder = next(folder for folder in Path(path).parents if folder.exists())
     command = ["git", "show", f"HEAD:./{Path(path).relative_to(folder).as_posix()}"]
     try:

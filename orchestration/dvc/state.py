@@ -1,4 +1,4 @@
-"""DVC's own files, which a full disk or a kill can leave such that no DVC command runs any more."""
+"""Check and repair DVC's own files: a full disk or a kill can damage them so that no DVC command works any more."""
 
 import json
 import os
@@ -14,18 +14,18 @@ from runtime.disk import refuse_unless_file, refuse_unless_folder
 from runtime.errors import UserError
 
 TMP = Path(".dvc/tmp")
-# Which process of DVC reads or writes what; DVC rewrites the file in place, without a copy.
+# Says which DVC process reads or writes which path; DVC rewrites the file in place, without a copy.
 USERS = TMP / RWLOCK_FILE
 FILES = (Path("dvc.yaml"), Path(LOCK_FILE), paths.PARAMS, Path(".dvc/config"), TMP / "lock", USERS, TMP / RWLOCK_LOCK)
 FOLDERS = (Path(".dvc/cache"), TMP)
-# Of which DVC reads every file.
+# DVC reads every file in these.
 READ = (paths.RAW, paths.PREPARED, paths.ARTIFACTS, paths.REPORTS)
 
 
-def mend_dvc_state() -> None:
-    """Remove DVC's list of users where it is broken and no DVC runs here; to be called with the workspace claimed.
+def repair_dvc_state() -> None:
+    """Remove DVC's list of users if it is broken and no DVC runs here; call it with the workspace locked.
 
-    Raises UserError, naming file and remedy, where a DVC runs, and where something else lies in the place of a file.
+    Raises UserError, naming file and remedy, if a DVC runs, or if something else lies in the place of a file.
     """
     for folder in FOLDERS:
         refuse_unless_folder(folder)
@@ -49,7 +49,7 @@ def mend_dvc_state() -> None:
 
 
 def refuse_special_files(folder: Path) -> None:
-    """Raise UserError where a FIFO, a socket or a device lies below `folder`: DVC would wait for it for ever."""
+    """Raise UserError if there is a FIFO, a socket or a device in `folder`: DVC would wait for it forever."""
     for root, _, names in os.walk(folder):
         for name in names:
             file = Path(root, name)
@@ -58,7 +58,7 @@ def refuse_special_files(folder: Path) -> None:
 
 
 def is_broken(file: Path) -> bool:
-    """Tell whether DVC would refuse to read its list of users."""
+    """Return whether DVC would refuse to read its list of users."""
     try:
         SCHEMA(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""DVC's reading of YAML, remembered: it parses every file anew for every stage, most of a flow's own time.
+"""Cache DVC's YAML parsing, which otherwise repeats for every stage and dominates the flow's overhead.
 
-With 30 stages, params.yaml takes 25 ms and dvc.lock 160 ms, during which no other thread of the process gets on.
-What is returned is what DVC would have got, from the text that is in the file now, or would be (`reading_instead`).
+With 30 stages, params.yaml takes 25 ms and dvc.lock 160 ms, during which the GIL is held. The result is what DVC would
+get from the file's current text, or from a text that takes its place (`reading_instead`).
 """
 
 from collections.abc import Iterator
@@ -11,18 +11,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import dvc.utils.strictyaml
 from dvc.utils.serialize import _yaml
 
 from orchestration.dvc.lockfile import HEAD, entries
 
-parse_anew = _yaml.parse_yaml  # DVC's own way
-texts: dict[Path, str] = {}  # what DVC reads instead of a file
+parse_anew = _yaml.parse_yaml  # of DVC
+texts: dict[Path, str] = {}  # that DVC reads instead of files
 
 
 @contextmanager
 def reading_instead(path: Path, text: str | None) -> Iterator[None]:
-    """Have DVC read `text` in the block as if it were what the file `path` holds; None: what it does hold."""
+    """Make DVC read `text` instead of the content of the file `path` in the block; None: read the file."""
     if text is None:
         yield
         return
@@ -41,7 +40,7 @@ def parse_yaml(text: str, path: str, typ: str = "safe") -> Any:
     known = entries(text)
     if not known:
         return deepcopy(parse_once(text, path))
-    # dvc.lock, in which a stage's end changes one entry.
+    # dvc.lock: when a stage ends, one entry changes.
     lock = deepcopy(parse_once(HEAD, path))
     lock["stages"] = {}
     for entry in known.values():
@@ -51,9 +50,5 @@ def parse_yaml(text: str, path: str, typ: str = "safe") -> Any:
 
 @lru_cache(maxsize=1024)
 def parse_once(text: str, path: str) -> Any:
-    """Return what `text` says, which nobody may change."""
+    """Return the values of `text`, which are shared and must not be changed."""
     return parse_anew(text, path)
-
-
-_yaml.parse_yaml = parse_yaml
-dvc.utils.strictyaml.parse_yaml = parse_yaml

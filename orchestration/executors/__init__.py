@@ -1,1 +1,1 @@
-"""Where a stage's command runs: a process of this machine, or a worker of a Dask cluster."""
+"""Where the stages' commands run: in processes of this machine, or on the workers of a Dask cluster."""

@@ -1,7 +1,7 @@
-"""The stages' commands on a Dask cluster whose workers see this workspace at the same path, by a shared file system.
+"""Run the stages' commands on a Dask cluster whose workers see this workspace at the same path, on a shared disk.
 
-DVC's bookkeeping stays in the flow's process, which is the only one that writes dvc.lock. A worker is started with
-`--resources threads=N`, of which a stage takes as many as it has threads; so Dask places no more than fits.
+DVC's bookkeeping stays in the flow's process, the only one that writes dvc.lock. Workers are started with
+`--resources threads=N`, and each stage takes as many as it has threads; so Dask places no more stages than fit.
 """
 
 import os
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from orchestration.executors.local import STOP_SECONDS, Emit, Stopped
+from orchestration.resources import Resources
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS, PIPELINE_RUN
 
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 CONNECT_SECONDS = 10
-LOOK_SECONDS = 0.5  # between two looks of a worker whether its stage is still wanted
+POLL_SECONDS = 0.5  # how often a worker checks whether its stage is still wanted
 
 
 @dataclass
 class Cluster:
-    """A connection to a scheduler. threads: of all its workers; largest: of one. running: by name of the task.
+    """A connection to a Dask scheduler.
 
-    stopping: none may start any more.
+    threads: of all workers. largest: the threads of the largest worker. running: futures by name of the task.
+    stopping: no command may start any more.
     """
 
     client: "Client"
@@ -46,7 +48,7 @@ class Cluster:
 def open_cluster(address: str) -> Iterator[Cluster]:
     """Connect to the Dask scheduler at `address`, such as tcp://host:8786.
 
-    Raises UserError when distributed is not installed, nobody answers there, or no worker has `threads`.
+    Raises UserError if distributed is not installed, the scheduler does not answer, or no worker offers `threads`.
     """
     try:
         import cloudpickle
@@ -67,15 +69,32 @@ def open_cluster(address: str) -> Iterator[Cluster]:
         yield Cluster(client, sum(threads), max(threads))
 
 
-def run_on_cluster(cluster: Cluster, command: str, environment: dict[str, str], emit: Emit, threads: int) -> int:
-    """Run `command` on a worker, hand over the lines that it prints as they come, and return its exit code."""
+def run_on_cluster(
+    cluster: Cluster, command: str, environment: dict[str, str], emit: Emit, resources: Resources
+) -> int:
+    """Run a command on a worker.
+
+    Args:
+        cluster: which one.
+        command: for a shell.
+        environment: of the command; the worker gets what differs from this process's environment.
+        emit: gets the lines that it prints, as they come.
+        resources: how many threads it takes.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        Stopped: the run is being stopped.
+        UserError: the worker was lost.
+    """
     from distributed.client import FutureCancelledError
     from distributed.scheduler import KilledWorker
 
     topic = f"stage-{uuid4().hex}"
     begun, ended = threading.Event(), threading.Event()
 
-    def hear(event: tuple[float, str | bool]) -> None:
+    def on_event(event: tuple[float, str | bool]) -> None:
         if isinstance(event[1], str):
             emit(event[1])
         else:
@@ -89,16 +108,16 @@ def run_on_cluster(cluster: Cluster, command: str, environment: dict[str, str], 
     with cluster.lock:
         if cluster.stopping:
             raise Stopped
-        cluster.client.subscribe_topic(topic, hear)
+        cluster.client.subscribe_topic(topic, on_event)
         future = cluster.client.submit(
-            run_there,
+            run_on_worker,
             command,
             own,
             str(Path.cwd()),
             topic,
             key=topic,
             pure=False,
-            resources={"threads": min(threads, cluster.largest)},
+            resources={"threads": min(resources.threads, cluster.largest)},
         )
         cluster.running[topic] = future
     try:
@@ -115,16 +134,26 @@ def run_on_cluster(cluster: Cluster, command: str, environment: dict[str, str], 
 
 
 def stop_on_cluster(cluster: Cluster) -> None:
-    """Cancel every running command; its worker ends it (`end_when_unwanted`), which `run_on_cluster` waits for."""
+    """Cancel every running command. Its worker ends it (`end_when_cancelled`), and `run_on_cluster` waits for that."""
     with cluster.lock:
         cluster.stopping = True
         cluster.client.cancel([*cluster.running.values()])
 
 
-def run_there(command: str, environment: dict[str, str], folder: str, topic: str) -> int:
-    """Run `command` in `folder` on this worker, tell each line that it prints, and return its exit code.
+def run_on_worker(command: str, environment: dict[str, str], folder: str, topic: str) -> int:
+    """Run a command on this worker.
 
-    Also told: True when it begins, False when it has ended. Raises OSError where the folder is not to be seen.
+    Args:
+        command: for a shell.
+        environment: what to add to the worker's own.
+        folder: the workspace.
+        topic: gets an event for each line that the command prints, True when it begins, and False when it has ended.
+
+    Returns:
+        The exit code of the command.
+
+    Raises:
+        OSError: the worker does not see the folder.
     """
     from distributed import get_worker
 
@@ -145,7 +174,7 @@ def run_there(command: str, environment: dict[str, str], folder: str, topic: str
         errors="replace",
         start_new_session=True,
     )
-    threading.Thread(target=end_when_unwanted, args=(worker, topic, process), daemon=True).start()
+    threading.Thread(target=end_when_cancelled, args=(worker, topic, process), daemon=True).start()
     assert process.stdout
     for line in process.stdout:
         worker.log_event(topic, line.rstrip("\n"))
@@ -154,11 +183,17 @@ def run_there(command: str, environment: dict[str, str], folder: str, topic: str
     return code
 
 
-def end_when_unwanted(worker, key: str, process: subprocess.Popen) -> None:
-    """End `process` when the flow has cancelled its task or is gone, upon which Dask forgets it."""
+def end_when_cancelled(worker, key: str, process: subprocess.Popen) -> None:
+    """End a process when its task is cancelled or the flow is gone; Dask forgets the task in both cases.
+
+    Args:
+        worker: the Dask worker that this is.
+        key: of the task.
+        process: runs the task's command.
+    """
     while process.poll() is None:
         try:
-            process.wait(LOOK_SECONDS)
+            process.wait(POLL_SECONDS)
         except subprocess.TimeoutExpired:
             task = worker.state.tasks.get(key)
             if task is None or task.state not in ("executing", "long-running"):

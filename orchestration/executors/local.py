@@ -1,9 +1,9 @@
-"""The processes that run the stages' commands: forks with the imports done where they can be, else a shell.
+"""Run the stages' commands in processes of this machine: forks where possible, else a shell.
 
-A command that is exactly `python -m MODULE WORD ...` runs in a fork of a server that has TensorFlow, Keras and Prefect
-imported (preload.py), which takes 0.03 s to start instead of seconds. Anything else goes to the shell, as in DVC, and
-so does everything where a GPU is used: what a driver holds must not be forked.
-Each process is the head of a session, so that Ctrl-C reaches it through us alone, once.
+A command that is exactly `python -m MODULE WORD ...` runs in a fork of a server that has imported TensorFlow, Keras and
+Prefect (preload.py): it starts in 0.03 s instead of seconds. Any other command runs in the shell, as in DVC. With a GPU
+every command does, because the state of a GPU driver does not survive a fork.
+Each process leads a session of its own, so that Ctrl-C reaches it once, through the flow.
 """
 
 import os
@@ -22,9 +22,9 @@ from multiprocessing.connection import Connection
 
 import psutil
 
-from runtime.isolated_process import end_with_parent, keep_spare, without_main_module
+from runtime.isolated_process import end_with_parent, fork_spare, without_main_module
 
-# Seconds that a stage gets to put its outputs back before it is killed.
+# Seconds that a stage gets to restore its outputs before it is killed.
 STOP_SECONDS = 20
 PLAIN_COMMAND = re.compile(r"python3? -m [\w.]+( [\w@.-]+)*")
 
@@ -33,7 +33,7 @@ Emit = Callable[[str], None]  # gets each line that a command prints
 
 @dataclass
 class Processes:
-    """The commands that are running. stopping: none may start any more."""
+    """The running commands. warm: fork where possible. stopping: no command may start any more."""
 
     warm: bool
     running: set[int] = field(default_factory=set)
@@ -42,15 +42,15 @@ class Processes:
 
 
 class NoForkServer(Exception):
-    """The server that stages are forked from has ended, or could not start."""
+    """The fork server has ended, or could not start."""
 
 
 class Stopped(Exception):
     """The run is being stopped."""
 
 
-def import_ahead() -> None:
-    """Start the server that stages are forked from, if it does not run; it does its imports while we go on."""
+def start_fork_server() -> None:
+    """Start the fork server if it does not run; it imports its modules while this process goes on."""
     set_forkserver_preload(["orchestration.executors.preload"])
     with without_main_module():
         forkserver.ensure_running()
@@ -58,9 +58,9 @@ def import_ahead() -> None:
 
 @contextmanager
 def open_processes(warm: bool) -> Iterator[Processes]:
-    """Yield the processes of a run; at the block's end none is left, however it ends. warm: fork where it can be."""
+    """Yield the processes of a run; none is left when the block ends, however it ends."""
     if warm:
-        import_ahead()
+        start_fork_server()
     processes = Processes(warm)
     try:
         yield processes
@@ -68,20 +68,34 @@ def open_processes(warm: bool) -> Iterator[Processes]:
         stop(processes)
 
 
-def run(processes: Processes, command: str, environment: dict[str, str], emit: Emit) -> int:
-    """Run `command`, hand over the lines that it prints, and return its exit code (-9: killed by signal 9).
+def run(
+    processes: Processes, command: str, environment: dict[str, str], emit: Emit, spare_process: bool = False
+) -> int:
+    """Run a command.
 
-    Raises Stopped when the run is being stopped.
+    Args:
+        processes: those of the run, to which this one is added.
+        command: for a shell.
+        environment: of the command.
+        emit: gets the lines that it prints.
+        spare_process: whether a fork keeps a spare process, see `runtime.isolated_process.fork_spare`.
+
+    Returns:
+        Its exit code; -9 if signal 9 has killed it.
+
+    Raises:
+        Stopped: the run is being stopped.
     """
     if processes.warm and PLAIN_COMMAND.fullmatch(command):
         try:
-            return run_warm(processes, shlex.split(command)[2:], environment, emit)
+            return run_in_fork(processes, shlex.split(command)[2:], environment, emit, spare_process)
         except NoForkServer as error:
-            emit(f"The server that stages are forked from does not run ({error}): a new interpreter takes its place.")
-    return run_cold(processes, command, environment, emit)
+            emit(f"The fork server does not run ({error}): the command starts in a new interpreter.")
+    return run_in_shell(processes, command, environment, emit)
 
 
-def run_cold(processes: Processes, command: str, environment: dict[str, str], emit: Emit) -> int:
+def run_in_shell(processes: Processes, command: str, environment: dict[str, str], emit: Emit) -> int:
+    """Run a command as DVC does, by a shell; for Args, Returns and Raises see `run`."""
     with processes.lock:
         refuse_when_stopping(processes)
         process = subprocess.Popen(
@@ -103,20 +117,24 @@ def run_cold(processes: Processes, command: str, environment: dict[str, str], em
     return ended(processes, process.pid, code)
 
 
-def run_warm(processes: Processes, words: list[str], environment: dict[str, str], emit: Emit) -> int:
-    ours, its = get_context("forkserver").Pipe(duplex=False)
-    process = get_context("forkserver").Process(target=be_stage, args=(its, words, environment))
+def run_in_fork(
+    processes: Processes, words: list[str], environment: dict[str, str], emit: Emit, spare_process: bool
+) -> int:
+    """Run `python -m WORDS` in a fork; for Args, Returns and Raises see `run`. Also raises NoForkServer."""
+    receiver, sender = get_context("forkserver").Pipe(duplex=False)
+    arguments = (sender, words, environment, spare_process)
+    process = get_context("forkserver").Process(target=run_stage_in_fork, args=arguments)
     with processes.lock, without_main_module():
         refuse_when_stopping(processes)
         try:
             process.start()
         except (OSError, EOFError) as error:
             raise NoForkServer(f"{type(error).__name__}: {error}") from error
-        its.close()
+        sender.close()
         assert process.pid
         processes.running.add(process.pid)
-    with os.fdopen(os.dup(ours.fileno()), errors="replace") as lines:
-        ours.close()
+    with os.fdopen(os.dup(receiver.fileno()), errors="replace") as lines:
+        receiver.close()
         for line in lines:
             emit(line.rstrip("\n"))
     process.join()
@@ -129,6 +147,7 @@ def refuse_when_stopping(processes: Processes) -> None:
 
 
 def ended(processes: Processes, pid: int, code: int) -> int:
+    """Return the exit code of a command that has ended; raises Stopped if it failed while the run is being stopped."""
     processes.running.discard(pid)
     if code:
         refuse_when_stopping(processes)
@@ -136,41 +155,48 @@ def ended(processes: Processes, pid: int, code: int) -> int:
 
 
 def stop(processes: Processes) -> None:
-    """Ask every running command to end, wait for it to put its outputs back, and kill what does not end."""
+    """Ask every running command to end, wait until it has restored its outputs, and kill those that do not end."""
     with processes.lock:
         processes.stopping = True
         pids = [*processes.running]
-    sessions = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    leaders = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
     for pid in pids:
-        send(pid, signal.SIGTERM)
-    psutil.wait_procs(sessions, timeout=STOP_SECONDS)
+        signal_session(pid, signal.SIGTERM)
+    psutil.wait_procs(leaders, timeout=STOP_SECONDS)
     for pid in pids:
-        send(pid, signal.SIGKILL)
+        signal_session(pid, signal.SIGKILL)
 
 
-def send(session: int, number: signal.Signals) -> None:
+def signal_session(leader: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
-        os.killpg(session, number)
+        os.killpg(leader, number)
 
 
-def be_stage(output: Connection, words: list[str], environment: dict[str, str]) -> None:
-    """Do in a forked process what `python -m WORDS` does in a new one, and print to `output`."""
+def run_stage_in_fork(output: Connection, words: list[str], environment: dict[str, str], spare_process: bool) -> None:
+    """Do in a forked process what `python -m WORDS` does in a new one.
+
+    Args:
+        output: gets what it prints.
+        words: the module and its arguments.
+        environment: of the command.
+        spare_process: whether it keeps a spare process.
+    """
     os.setsid()
-    end_with_parent()  # the server
+    end_with_parent()  # the fork server
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     output.close()
     sys.stdout = open(1, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
-    if words[0] == "flows.train":  # the one that looks at its export from outside
-        keep_spare()
+    if spare_process:
+        fork_spare()
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = words
     try:
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     finally:
-        # A child of multiprocessing ends without what Python does at its exit.
+        # A process of multiprocessing skips what Python does at its exit.
         import atexit
 
         threading._shutdown()  # type: ignore[attr-defined]

@@ -1,40 +1,47 @@
-"""Prefect's API, which only this machine's own names reach, and whose SQLite database lets two writers wait.
+"""Prefect's API as our servers run it: writers wait for each other, and requests under a foreign name are refused.
 
-Prefect begins a transaction as a reader where it reads first. When another one has written in the meantime, SQLite
-refuses its write at once, the API answers 503, and the client asks again after 2, 4, ... seconds: so two stages that
-began together cost a run seconds. A transaction that begins as a writer waits for the few milliseconds instead.
+Prefect begins a transaction as a reader if it reads first. If somebody else has written by then, SQLite refuses the
+write at once, the API answers 503, and the client asks again after 2, 4, ... seconds. Two stages that start together
+would so cost a run seconds. A transaction that begins as a writer waits a few milliseconds instead.
 
-A page of another origin whose name has come to stand for 127.0.0.1 would be of the server's own origin, to a browser;
-so a request that names another host is refused.
+A page of another site could have its name resolve to 127.0.0.1; the browser would then take that page and this server
+for the same origin. So a request that names another host is refused.
 """
 
 import socket
-from contextlib import AbstractAsyncContextManager
-from typing import Any
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import uvicorn
 from fastapi import FastAPI
 from prefect.server.api.server import create_app as create_prefect_app
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.dependencies import set_database_config
+from prefect.server.utilities.database import get_dialect
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, get_current_settings
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 HOSTS = ["127.0.0.1", "localhost"]
 
-begin_transaction = AioSqliteConfiguration.begin_transaction  # Prefect's own way
 
+class WritingSqliteConfiguration(AioSqliteConfiguration):
+    """Prefect's SQLite database, with transactions that begin as writers."""
 
-def begin_as_writer(
-    database: AioSqliteConfiguration,
-    session: Any,
-    with_for_update: bool = False,  # noqa: ARG001  # Prefect names it
-) -> AbstractAsyncContextManager[Any]:
-    """Stand in for `AioSqliteConfiguration.begin_transaction`."""
-    return begin_transaction(database, session, with_for_update=True)
+    @asynccontextmanager
+    async def begin_transaction(
+        self, session: AsyncSession, with_for_update: bool = False
+    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        async with super().begin_transaction(session, with_for_update=True) as transaction:
+            yield transaction
 
 
 def create_app() -> FastAPI:
-    AioSqliteConfiguration.begin_transaction = begin_as_writer  # type: ignore[method-assign,assignment]
-    app = create_prefect_app()
+    """Return the API; without the UI, as in a private server, it also runs no scheduler."""
+    address = PREFECT_API_DATABASE_CONNECTION_URL.value()
+    if get_dialect(address).name == "sqlite":
+        set_database_config(WritingSqliteConfiguration(connection_url=address))
+    app = create_prefect_app(ephemeral=not get_current_settings().server.ui.enabled, final=True)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
     return app
 

@@ -1,4 +1,4 @@
-"""The signals that end a program: the first one raises KeyboardInterrupt, those after it are ignored."""
+"""The signals that end a program: the first one raises KeyboardInterrupt, and later ones are ignored."""
 
 import signal
 from typing import NoReturn
@@ -7,10 +7,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def catch_signals() -> None:
-    """Have the first of SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, and those after it ignored.
+    """Raise KeyboardInterrupt on the first SIGINT, SIGTERM or SIGHUP, and ignore later ones.
 
-    A shell has SIGINT ignored in what it starts in the background; it is caught all the same, for Ctrl-C ends us.
-    SIGHUP stays ignored where it is, as under `nohup`.
+    SIGINT is caught even if it was ignored, as in what a shell starts in the background, because Ctrl-C ends `make ui`.
+    SIGHUP stays ignored if it was, as under `nohup`.
     """
 
     def interrupt(*_: object) -> NoReturn:

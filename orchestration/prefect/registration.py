@@ -1,9 +1,9 @@
-"""Register the work pool and the deployments of prefect.yaml with a server, and leave there what a person has set.
+"""Register the work pool and the deployments of prefect.yaml with a server, and keep what a person has set in the UI.
 
-A person may switch a schedule on or off, move, add or remove it, pause a deployment, and change its limit and its
-parameters: all in the UI. So prefect.yaml counts when a deployment is new, and once more whenever what it says of these
-has changed; the deployment's `version` is the digest of that. What belongs to the code is brought up to date each time.
-`prefect deploy` would set everything back each time, and takes seconds for each of its commands.
+In the UI a person can switch schedules on or off, change, add or remove them, pause a deployment, and change its limit
+and its parameters. So prefect.yaml decides about these when a deployment is new, and again when its own text about them
+has changed; the deployment's `version` is a digest of that text. What belongs to the code is updated each time.
+`prefect deploy` would reset everything each time, and takes seconds per command.
 """
 
 import hashlib
@@ -29,24 +29,24 @@ from orchestration.prefect.server import auth_settings
 from runtime.errors import UserError
 
 DEPLOYMENTS = Path("prefect.yaml")
-# The worker alone says how a run is started: no run and no deployment brings a command, an environment, a name or a
-# folder.
+# The worker alone decides how a run starts: neither a run nor a deployment can set a command, an environment, a name or
+# a folder.
 JOB_TEMPLATE = {
     "job_configuration": {"stream_output": True},
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
-# Of a deployment's version, before the digest of what prefect.yaml says of what can be set in the UI.
-VERSION = "prefect.yaml-"
+# Begins a deployment's version; the digest follows.
+VERSION_PREFIX = "prefect.yaml-"
 
 
 class WorkPool(BaseModel, extra="forbid"):
-    """The part `work_pool` of a deployment."""
+    """The section `work_pool` of a deployment."""
 
     name: str
 
 
 class Deployment(BaseModel):
-    """A deployment as prefect.yaml describes it."""
+    """A deployment in prefect.yaml."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,7 +64,7 @@ class Deployment(BaseModel):
 def register() -> None:
     """Register the work pool and the deployments of prefect.yaml with our server at PREFECT_API_URL.
 
-    Raises UserError where prefect.yaml, or the code that it names, is at fault.
+    Raises UserError if prefect.yaml, or the code that it names, is wrong.
     """
     deployments, pull_steps = read_deployments()
     flows = {deployment.name: load_flow(deployment) for deployment in deployments}
@@ -82,7 +82,7 @@ def register() -> None:
 
 
 def register_pool(client: SyncPrefectClient) -> None:
-    """Create the work pool, for one run at a time, or renew its template alone."""
+    """Create the work pool, for one run at a time; if it exists, update only its template."""
     try:
         client.read_work_pool(pool_name())
     except ObjectNotFound:
@@ -95,9 +95,16 @@ def register_pool(client: SyncPrefectClient) -> None:
 def register_deployment(
     client: SyncPrefectClient, deployment: Deployment, flow: Flow, pull_steps: list[dict[str, Any]]
 ) -> None:
-    """Create a deployment, in one request; or renew what belongs to the code and, if prefect.yaml changed, the rest."""
+    """Create a deployment, or update what belongs to the code and, if prefect.yaml has changed, the rest.
+
+    Args:
+        client: of the server.
+        deployment: what prefect.yaml says.
+        flow: the flow that it runs.
+        pull_steps: how a run finds this workspace.
+    """
     limit, options = concurrency(deployment)
-    # Prefect lets a parameter pass that the flow does not have, and the run crash; so the server answers 409.
+    # Prefect would accept an unknown parameter, and the run would crash; with this, the server answers 409.
     schema = parameter_schema(flow).model_dump_for_openapi() | {"additionalProperties": False}
     code: dict[str, Any] = {
         "entrypoint": deployment.entrypoint,
@@ -137,28 +144,34 @@ def register_deployment(
         if schedules:
             client.create_deployment_schedules(known.id, schedules)
         code = {}
-    update(client, known, code | {"version": version})  # last: what is interrupted is done again at the next start
+    update(client, known, code | {"version": version})  # last: an interrupted update is repeated
 
 
 def update(client: SyncPrefectClient, known: DeploymentResponse, fields: dict[str, Any]) -> None:
-    """Change these fields of a deployment and no other: Prefect's own method also sends those that it was not given."""
+    """Change only some fields of a deployment; Prefect's own method also sends fields that it was not given.
+
+    Args:
+        client: of the server.
+        known: the deployment.
+        fields: as the API names them.
+    """
     client.request("PATCH", "/deployments/{id}", path_params={"id": known.id}, json=fields)
 
 
 def version_of(deployment: Deployment) -> str:
-    """Return a name for what prefect.yaml says of what can be set in the UI."""
-    said = deployment.model_dump(
+    """Return a digest of what prefect.yaml says about settings that a person can change in the UI."""
+    settings = deployment.model_dump(
         mode="json", include={"schedules", "concurrency_limit", "paused", "parameters", "tags"}
     )
-    return VERSION + hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+    return VERSION_PREFIX + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def is_version_of_ours(known: DeploymentResponse) -> bool:
-    return (known.version or "").startswith(VERSION)
+    return (known.version or "").startswith(VERSION_PREFIX)
 
 
 def concurrency(deployment: Deployment) -> tuple[int | None, ConcurrencyOptions | None]:
-    """Return how many runs of a deployment there may be at once, and what becomes of more."""
+    """Return how many runs of a deployment may run at once, and how further ones are treated."""
     limit = deployment.concurrency_limit
     if not isinstance(limit, ConcurrencyLimitConfig):
         return limit, None
@@ -167,10 +180,10 @@ def concurrency(deployment: Deployment) -> tuple[int | None, ConcurrencyOptions 
 
 def schedule_of(deployment: Deployment, entry: Mapping[str, Any]) -> DeploymentScheduleCreate:
     """Return the schedule that an entry of prefect.yaml describes by cron, interval (seconds) or rrule."""
-    apart = {"active", "parameters", "slug", "max_scheduled_runs"}
+    options = {"active", "parameters", "slug", "max_scheduled_runs"}
     fields = {
-        **{name: value for name, value in entry.items() if name in apart},
-        "schedule": {name: value for name, value in entry.items() if name not in apart},
+        **{name: value for name, value in entry.items() if name in options},
+        "schedule": {name: value for name, value in entry.items() if name not in options},
     }
     try:
         return DeploymentScheduleCreate.model_validate(fields)
@@ -194,7 +207,7 @@ def read_deployments() -> tuple[list[Deployment], list[dict[str, Any]]]:
 
 
 def in_this_workspace(steps: Any) -> Any:
-    """Return `steps` with the path of this workspace where they say {{ $PWD }}."""
+    """Return `steps` with the path of this workspace in place of {{ $PWD }}."""
     if isinstance(steps, Mapping):
         return {name: in_this_workspace(step) for name, step in steps.items()}
     if isinstance(steps, list):
@@ -214,7 +227,7 @@ def load_flow(deployment: Deployment) -> Flow:
 
 
 def pool_name() -> str:
-    """Return the name of the work pool; raises UserError where prefect.yaml does not say it."""
+    """Return the name of the work pool; raises UserError if prefect.yaml lacks it."""
     try:
         return str(read_file()["definitions"]["work_pool"]["name"])
     except (KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""How the last scheduled runs of each deployment ended, for a person who was not there."""
+"""Show how the last scheduled runs of each deployment ended."""
 
 import sys
 from collections.abc import Iterable
@@ -17,14 +17,14 @@ from prefect.client.schemas.sorting import FlowRunSort
 from rich.console import Console
 from rich.table import Table
 
-MOST = 5  # runs of each deployment
-PLAN_TIME = timedelta(minutes=3)  # within which the server plans the runs of a schedule that was switched on
-START_TIME = timedelta(minutes=1)  # within which the worker starts a run whose time has come
+MAX_RUNS = 5  # of each deployment
+PLAN_TIME = timedelta(minutes=3)  # within which the server plans the runs of a new schedule
+START_TIME = timedelta(minutes=1)  # within which the worker starts a run that is due
 COLUMNS = ("deployment", "scheduled", "state", "took", "message")
 
 
 def scheduled_runs(client: SyncPrefectClient, now: datetime) -> dict[str, list[FlowRun]]:
-    """Return, by deployment, the last runs that a schedule created and whose time has come, the last one first."""
+    """Return, by deployment, the last scheduled runs that are due, the latest first."""
     found = {}
     for deployment in client.read_deployments():
         runs = client.read_flow_runs(
@@ -34,7 +34,7 @@ def scheduled_runs(client: SyncPrefectClient, now: datetime) -> dict[str, list[F
                 expected_start_time=FlowRunFilterExpectedStartTime(before_=now),  # type: ignore[arg-type]
             ),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            limit=MOST,
+            limit=MAX_RUNS,
         )
         if due := [run for run in runs if not about_to_start(run, now)]:
             found[deployment.name] = due
@@ -42,13 +42,13 @@ def scheduled_runs(client: SyncPrefectClient, now: datetime) -> dict[str, list[F
 
 
 def about_to_start(run: FlowRun, now: datetime) -> bool:
-    """Tell whether the worker has had no time yet to start a run."""
+    """Return whether the worker had no time yet to start a run."""
     scheduled = run.state and run.state.type == StateType.SCHEDULED and run.expected_start_time
     return bool(scheduled and scheduled > now - START_TIME)
 
 
 def unplanned(client: SyncPrefectClient, now: datetime) -> list[str]:
-    """Return a sentence for each schedule that is switched on, and for which no further run is planned."""
+    """Return a sentence for each deployment with an active schedule for which no run is planned."""
     return [
         sentence
         for deployment in client.read_deployments()
@@ -59,6 +59,16 @@ def unplanned(client: SyncPrefectClient, now: datetime) -> list[str]:
 
 
 def without_plan(client: SyncPrefectClient, deployment: DeploymentResponse, now: datetime) -> str | None:
+    """Check that the schedule of a deployment works.
+
+    Args:
+        client: of the server.
+        deployment: one with an active schedule.
+        now: the current time.
+
+    Returns:
+        A sentence if no run is planned though the server had the time to plan one; else None.
+    """
     newest = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
             deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]),
@@ -90,30 +100,30 @@ def first_line(text: str) -> str:
 
 
 def duration(took: timedelta) -> str:
-    """Return a length of time as `1:02:03` (hours, minutes, seconds)."""
+    """Return a duration as `1:02:03` (hours, minutes, seconds)."""
     return str(timedelta(seconds=round(took.total_seconds())))
 
 
 def moment(time: datetime | None) -> str:
-    """Return a time as the machine's clock shows it, with its zone."""
+    """Return a time in the machine's time zone, with its name."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M %Z") if time else "-"
 
 
 def ended_well(runs: dict[str, list[FlowRun]]) -> bool:
-    """Tell whether of each deployment the last run that is not under way has completed."""
+    """Return whether the last finished run of each deployment has completed."""
     return all(last_state(found) in (None, StateType.COMPLETED) for found in runs.values())
 
 
 def last_state(found: list[FlowRun]) -> StateType | None:
-    """Return the state of the last run that is not under way: ended, or never started; None: there is none."""
+    """Return the state of the last run that has ended or has never started; None: there is none."""
     under_way = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
     return next((run.state.type for run in found if run.state and run.state.type not in under_way), None)
 
 
 def show(client: SyncPrefectClient, quiet: bool = False) -> bool:
-    """Print how the last scheduled runs ended, and tell whether the last of each deployment ended well.
+    """Print how the last scheduled runs ended, and return whether the last of each deployment ended well.
 
-    quiet: print nothing where there is nothing to tell.
+    quiet: print nothing if there are none.
     """
     now = datetime.now(UTC)
     runs, missing = scheduled_runs(client, now), unplanned(client, now)

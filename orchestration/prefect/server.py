@@ -1,23 +1,21 @@
-"""A Prefect server for a run: the one that is configured, or a private one that ends with the run.
+"""A Prefect server for a run: the one at PREFECT_API_URL, or a private one that ends with the run.
 
-Starting a server takes most of a small flow's time. So the stages of one `dvc repro` share a server:
-the first stage starts it, and it lives exactly as long as the DVC process. A flow that is run by hand
-gets its own, which ends with it. A keeper process sees to both, so that neither Ctrl-C nor `kill -9`
-leaves a server behind. Its database is in the project's own Prefect home (pyproject.toml).
+Starting a server takes most of a small flow's time. So the stages of one `dvc repro` share a server: the first stage
+starts it, and it ends with the DVC process. A flow that a person runs gets its own, which ends with the flow. A
+supervisor process ends the server in both cases, so that neither Ctrl-C nor `kill -9` leaves one behind. The database
+is in the project's own Prefect home (pyproject.toml).
 
-A server that we start listens on 127.0.0.1 and asks for a secret, which a file in the Prefect home holds
-(`auth_string`). It and its clients have settings of their own: what the environment says of another server
-(`is_of_a_server`) reaches neither. With a PREFECT_API_URL the server is the user's, and all his settings count.
+A private server listens on 127.0.0.1 and asks for a secret, which a file in the Prefect home holds (`auth_string`). It
+and its clients have settings of their own and ignore what the environment says about another server
+(`configures_server`). With a PREFECT_API_URL the server is the user's, and all of the user's settings apply.
 """
 
 import atexit
-import fcntl
 import json
 import os
 import re
 import secrets
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -44,24 +42,22 @@ if TYPE_CHECKING:
 
 ADDRESS = "127.0.0.1"
 START_SECONDS = 120
-CONFIGURED_SECONDS = 5  # for a server to take a connection
-ANSWER_SECONDS = 60  # for one that has, on a busy machine
+CONNECT_SECONDS = 5  # for the server at PREFECT_API_URL to accept a connection
+ANSWER_SECONDS = 60  # for it to answer then, on a busy machine
 JOIN_SECONDS = 20
 BACKLOG = 2048  # uvicorn's
-# In the Prefect home: what a client of our servers must know, as USER:PASSWORD.
+# The file in the Prefect home that holds the secret of our servers, as USER:PASSWORD.
 SECRET = "auth-string"
 SECRET_PATTERN = re.compile(r"heaviside:[\w-]{43}")
 # The database of the server of `make ui`, where it is not Prefect's SQLite file.
 DATABASE = "HEAVISIDE_PREFECT_DATABASE"
-# Prefect's variables that say how flows run, whichever server they report to. All others say which server that is, how
-# to reach it, or how to be one.
+# Prefect's variables about flows, whichever server they report to. All others are about a server: its address, how to
+# reach it, or how to be one.
 KEPT = re.compile(r"PREFECT_(HOME$|(LOGGING|FLOWS|TASKS|RESULTS|RUNNER|WORKER)_)")
-# Prefect's own names for a server without pages, without services, and without a record of every event, which nobody
-# would see: runs, tasks, logs and artifacts are kept all the same. What becomes of tasks it writes down once a second,
-# not state by state, which takes it a third of its time.
+# Private servers have no UI and record no events, which nobody would see; runs, tasks, logs and artifacts are recorded.
+# They flush the states of tasks once per second: state by state, that takes a third of the server's time.
 BARE = {
     "PREFECT_UI_ENABLED": "0",
-    "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "0",
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "1000",
@@ -71,42 +67,42 @@ BARE = {
 
 @contextmanager
 def prefect_server() -> Iterator[dict[Any, Any]]:
-    """Yield Prefect's settings for the server that flows shall report to.
+    """Yield Prefect's settings for the server that flows report to.
 
-    Raises UserError when none answers at PREFECT_API_URL, when that one refuses us, or when ours does not start.
+    Raises UserError if the server at PREFECT_API_URL does not answer or refuses us, or if a private one does not start.
     """
     from prefect.settings.models.api import APISettings
     from prefect.settings.models.client import ClientSettings
 
-    # Read anew: a forked stage has the settings of the time when its server started; its environment is newer.
+    # Read again: a forked stage has the settings of the fork server's start, and a newer environment.
     api = APISettings()
     if api.url:
         yield configured_server(api, ClientSettings())
         return
-    bring_loopback_up()
+    refuse_loopback_down()
     for name in [*os.environ]:
-        if is_of_a_server(name):
+        if configures_server(name):
             del os.environ[name]
     owner = owner_process()
     folder = prefect_home()
     record = folder / f"server-{owner.pid}-{int(owner.create_time())}"
     with FileLock(folder / "server.lock"):
         joins = record.exists() and answers(record.read_text(), JOIN_SECONDS)
-        keeper = None if joins else start_keeper(owner, record)
+        supervisor = None if joins else start_server(owner, record)
         address = record.read_text()
-    if keeper and owner.pid == os.getpid():
-        atexit.register(stop, keeper)  # not sooner: at exit Prefect still sends its last logs and events
+    if supervisor and owner.pid == os.getpid():
+        atexit.register(stop, supervisor)  # not earlier: Prefect sends its last logs and events at exit
     yield {**auth_settings(), "api.url": address}
 
 
 def configured_server(api: "APISettings", client: "ClientSettings") -> dict[Any, Any]:
-    """Return Prefect's settings for the server of the user at `api.url`, when it lets us in."""
+    """Return Prefect's settings for the user's server at `api.url`; raises UserError if it does not let us in."""
     given = str(api.url)
     address = api_address(given)
     settings = {**flat("api", api), **flat("client", client), "api.url": address}
-    if "ssl_cert_file" not in api.model_fields_set:  # else the default of this machine would reach others, with Dask
+    if "ssl_cert_file" not in api.model_fields_set:  # with Dask, the default of this machine would reach others
         del settings["api.ssl_cert_file"]
-    if PIPELINE_RUN in os.environ:  # whose process has looked
+    if PIPELINE_RUN in os.environ:  # the run's process has checked the server
         return settings
     if is_ours(address) and not (api.auth_string and api.auth_string.get_secret_value()):
         settings["api.auth_string"] = auth_string()
@@ -115,7 +111,7 @@ def configured_server(api: "APISettings", client: "ClientSettings") -> dict[Any,
 
 
 def api_address(given: str) -> str:
-    """Return the address of the API that `given`, a PREFECT_API_URL, means: without a slash at its end, with a path."""
+    """Return the address of the API that `given`, a PREFECT_API_URL, means: with a path, without a slash at its end."""
     try:
         parts = urlsplit(given.strip())
         known = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -131,16 +127,16 @@ def api_address(given: str) -> str:
 
 
 def refuse_bad_server(given: str, settings: dict[Any, Any]) -> None:
-    """Raise UserError unless the Prefect server at the address of `settings` answers, and lets us read there."""
+    """Raise UserError unless the Prefect server of `settings` answers and lets us read. given: PREFECT_API_URL."""
     import httpx
     from prefect import get_client
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import temporary_settings
 
-    told = f"PREFECT_API_URL ({given})"
+    name = f"PREFECT_API_URL ({given})"
     once = {"client.max_retries": 0, "client.server_version_check_enabled": False}
-    timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONFIGURED_SECONDS)
-    deadline = time.monotonic() + CONFIGURED_SECONDS
+    timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+    deadline = time.monotonic() + CONNECT_SECONDS
     while True:
         try:
             with (
@@ -152,25 +148,25 @@ def refuse_bad_server(given: str, settings: dict[Any, Any]) -> None:
         except PrefectHTTPStatusError as error:
             if error.response.status_code in (401, 403):
                 raise UserError(
-                    f"the Prefect server at {told} asks for a login: set PREFECT_API_AUTH_STRING to its USER:PASSWORD, "
+                    f"the Prefect server at {name} asks for a login: set PREFECT_API_AUTH_STRING to its USER:PASSWORD, "
                     "or PREFECT_API_KEY for Prefect Cloud."
                 ) from None
             reason = f"It answers with {error.response.status_code} {error.response.reason_phrase}"
         except httpx.TransportError as error:
             reason = f"The connection fails: {error or type(error).__name__}"
-            if "[Errno -" not in reason and time.monotonic() < deadline:  # those are of names that nobody knows
+            if "[Errno -" not in reason and time.monotonic() < deadline:  # those are unknown host names
                 time.sleep(0.2)
                 continue
-        except (ValueError, OSError) as error:  # what answers is no JSON, or a certificate is not to be read
+        except (ValueError, OSError) as error:  # the answer is no JSON, or a certificate cannot be read
             reason = f"What answers is not its API: {str(error).splitlines()[0]}"
         raise UserError(
-            f"no Prefect server answers at {told}. {reason}. Start it, or unset PREFECT_API_URL to have a "
+            f"no Prefect server answers at {name}. {reason}. Start it, or unset PREFECT_API_URL to have a "
             "private server for this run."
         )
 
 
 def is_ours(address: str) -> bool:
-    """Tell whether a server of this workspace, such as that of `make ui`, has this address."""
+    """Return whether a server of this workspace, such as that of `make ui`, has this address."""
     from prefect.settings import PREFECT_HOME
 
     loopback = address.replace("//localhost:", f"//{ADDRESS}:")
@@ -178,9 +174,9 @@ def is_ours(address: str) -> bool:
 
 
 def auth_settings() -> dict[Any, Any]:
-    """Return Prefect's settings for clients of a server that we started, but for its address, PREFECT_API_URL.
+    """Return Prefect's settings for clients of a server that we started, without its address, PREFECT_API_URL.
 
-    They hold the secret, and Prefect's defaults for all that the user may have set for another server.
+    They hold the secret, and Prefect's defaults for whatever the user may have set for another server.
     """
     from prefect.settings.models.api import APISettings
     from prefect.settings.models.client import ClientSettings
@@ -191,12 +187,12 @@ def auth_settings() -> dict[Any, Any]:
     secret = auth_string()
     return settings | {
         "api.auth_string": secret,
-        # A header for another server, also one of a file `.env`, which Prefect would put in the place of ours.
+        # Prefect would prefer a header that is meant for another server, also one in a file `.env`.
         "client.custom_headers": json.dumps({"Authorization": f"Basic {b64encode(secret.encode()).decode()}"}),
-        # Not None, which no environment variable can say to another process against a file `.env`.
+        # Not None: no environment variable can pass that to another process and overrule a file `.env`.
         "api.key": "",
         "api.ssl_cert_file": "",
-        # What every client would ask a server that may be another's.
+        # Checks that are only useful against a foreign server.
         "client.csrf_support_enabled": False,
         "client.server_version_check_enabled": False,
         "client.metrics.enabled": False,
@@ -204,10 +200,10 @@ def auth_settings() -> dict[Any, Any]:
 
 
 def flat(family: str, settings: Any) -> dict[Any, Any]:
-    """Return the settings of a family by Prefect's names for them, such as `api.url`; not those of a family in it."""
+    """Return the settings of a family by Prefect's names, such as `api.url`, without those of nested families."""
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
     return {
-        # As text, for Prefect merges a dict with the one that is in force.
+        # As text, because Prefect merges a dict with the current one.
         f"{family}.{name}": json.dumps(value) if isinstance(value, dict) else value
         for name, value in values.items()
         if not isinstance(value, BaseModel)
@@ -215,7 +211,7 @@ def flat(family: str, settings: Any) -> dict[Any, Any]:
 
 
 def reporting_environment() -> dict[str, str]:
-    """Return the environment by which another process reports to the server that this one reports to."""
+    """Return the variables by which another process reports to the server that this process reports to."""
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
@@ -231,7 +227,7 @@ def client_environment() -> dict[str, str]:
 
     with temporary_settings({**auth_settings(), "api.url": os.environ["PREFECT_API_URL"]}):
         reporting = reporting_environment()
-    kept = {name: value for name, value in os.environ.items() if not is_of_a_server(name)}
+    kept = {name: value for name, value in os.environ.items() if not configures_server(name)}
     path = os.pathsep.join([str(Path.cwd()), *filter(None, [kept.get("PYTHONPATH")])])
     return {**kept, "PYTHONPATH": path, **reporting}
 
@@ -239,22 +235,21 @@ def client_environment() -> dict[str, str]:
 def server_environment(port: int, pages: bool) -> dict[str, str]:
     """Return the environment of our server on `port`, whose working directory is the Prefect home.
 
-    Prefect also reads `.env`, prefect.toml and pyproject.toml in the working directory; there are none. The home is
-    that directory itself, so that no sign in its path has a meaning in the address of the database.
+    Prefect also reads `.env`, prefect.toml and pyproject.toml of the working directory, which has none. PREFECT_HOME is
+    ".", so that no character of its path has a meaning in the address of the database.
     """
     origins = [f"http://{host}:{port}" for host in (ADDRESS, "localhost")]
     environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("PREFECT_")}
     environment |= {
         SERVER: "1",
         "PREFECT_HOME": ".",
-        "PREFECT__SERVER_FINAL": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
         "PREFECT_SERVER_API_HOST": ADDRESS,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_API_AUTH_STRING": auth_string(),
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
         "PREFECT_UI_API_URL": f"{origins[0]}/api",
-        # Its services are clients, too.
+        # Its background services are clients, too.
         "PREFECT_API_AUTH_STRING": auth_string(),
     }
     if not pages:
@@ -264,18 +259,18 @@ def server_environment(port: int, pages: bool) -> dict[str, str]:
     return environment
 
 
-def is_of_a_server(name: str) -> bool:
-    """Tell whether an environment variable is Prefect's and about a server; Prefect heeds no case."""
+def configures_server(name: str) -> bool:
+    """Return whether an environment variable is Prefect's and about a server; Prefect ignores case."""
     return name.upper().startswith("PREFECT_") and not KEPT.match(name.upper())
 
 
 def auth_string() -> str:
-    """Return the secret of this workspace's servers, USER:PASSWORD, which only this user can read; made at first."""
+    """Return the secret of this workspace's servers, USER:PASSWORD, which only this user can read; create it once."""
     path = prefect_home() / SECRET
     if known := known_secret(path):
         return known
     with FileLock(path.with_name(f"{SECRET}.lock")):
-        if known := known_secret(path):  # made by another process meanwhile
+        if known := known_secret(path):  # another process was faster
             return known
         made = f"heaviside:{secrets.token_urlsafe(32)}"
         staged = path.with_name(f"{SECRET}.new")
@@ -287,7 +282,7 @@ def auth_string() -> str:
 
 
 def known_secret(path: Path) -> str | None:
-    """Return the secret in a file, which nobody else can read from now on; None where there is no whole one."""
+    """Return the secret in a file, from now on unreadable for others; None if there is no complete one."""
     if not path.is_file():
         return None
     path.chmod(0o600)
@@ -296,14 +291,14 @@ def known_secret(path: Path) -> str | None:
 
 
 def how_to_sign_in() -> str:
-    """Return what a person does to get into the pages of our server; the secret itself is for a terminal alone."""
+    """Return how a person signs in to the UI of our server; only a terminal is shown the secret itself."""
     if sys.stdout.isatty():
         return f"It asks once for: {auth_string()}"
     return f"It asks once for what the file {prefect_home() / SECRET} holds."
 
 
 def prefect_home() -> Path:
-    """Return the folder of the servers' database, logs and secret, which it makes; raises UserError where it cannot."""
+    """Return the folder of the servers' database, logs and secret; raises UserError if it cannot be created."""
     from prefect.settings import PREFECT_HOME
 
     folder = PREFECT_HOME.value()
@@ -323,15 +318,15 @@ def prefect_home() -> Path:
     return folder
 
 
-def stop(keeper: subprocess.Popen) -> None:
-    keeper.terminate()
-    keeper.wait()
+def stop(supervisor: subprocess.Popen) -> None:
+    supervisor.terminate()
+    supervisor.wait()
 
 
 def owner_process() -> psutil.Process:
-    """Return the process whose life the server shares: the DVC that runs this stage, else this process.
+    """Return the process with which the server ends: the DVC that runs this stage, else this process.
 
-    DVC sets DVC_STAGE for the commands of its stages; so it is the nearest ancestor without it.
+    DVC sets DVC_STAGE for the commands of its stages; so DVC is the nearest ancestor without that variable.
     """
     this = psutil.Process()
     if "DVC_STAGE" not in os.environ:
@@ -345,38 +340,48 @@ def owner_process() -> psutil.Process:
     return this
 
 
-def start_keeper(owner: psutil.Process, record: Path, port: int | None = None, pages: bool = False) -> subprocess.Popen:
-    """Start a keeper for `owner` and return it when its server answers; `record` then holds the address.
+def start_server(owner: psutil.Process, record: Path, port: int | None = None, pages: bool = False) -> subprocess.Popen:
+    """Start a server below a supervisor process, and wait until it answers.
 
-    port: None for any that is free. pages: serve the UI, too. Raises UserError, with the reason, where none starts.
+    Args:
+        owner: the process with which the server ends.
+        record: the file that holds the server's address as long as it runs.
+        port: None: any free one.
+        pages: serve the UI, too.
+
+    Returns:
+        The supervisor process.
+
+    Raises:
+        UserError: the server does not start.
     """
     log_path = record.parent / ("server.log" if pages else "private-server.log")
     with bound_socket(port) as listener, log_path.open("w") as log:
         port, descriptor = listener.getsockname()[1], listener.fileno()
         words = [owner.pid, record.absolute(), descriptor]
-        keeper = subprocess.Popen(
+        supervisor = subprocess.Popen(
             [sys.executable, "-m", "orchestration.prefect.server", *map(str, words)],
             env=server_environment(port, pages),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             pass_fds=[descriptor],
-            start_new_session=True,  # Ctrl-C is for the run; the server follows it
+            start_new_session=True,  # Ctrl-C is for the run, and the server ends with the run
         )
     address = f"http://{ADDRESS}:{port}/api"
-    if not answers(address, START_SECONDS, keeper):
-        ended = keeper.poll() is not None
-        stop(keeper)
+    if not answers(address, START_SECONDS, supervisor):
+        ended = supervisor.poll() is not None
+        stop(supervisor)
         reason = reason_in(log_path) or ("it ended" if ended else f"it did not answer for {START_SECONDS} s")
         database = "sqlite3" in reason or "alembic" in reason
         remedy = f" Move {record.parent / 'prefect.db'} away to begin with a new database." if database else ""
         raise UserError(f"the Prefect server did not start: {reason}. Its log is {log_path}.{remedy}")
     record.write_text(address)
-    return keeper
+    return supervisor
 
 
 def bound_socket(port: int | None) -> socket.socket:
-    """Return a listening socket on `port`, or any free one, which nobody else can have from now on."""
+    """Return a listening socket on `port`, None for any free one; no other process can take the port then."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -389,11 +394,11 @@ def bound_socket(port: int | None) -> socket.socket:
 
 
 def reason_in(log_path: Path) -> str:
-    """Return the last line of a server's log that says why it did not start; empty when there is none."""
+    """Return the last line of a server's log that says why it did not start; "" if there is none."""
     lines = [line.strip() for line in log_path.read_text(errors="replace").splitlines()]
-    told = [line for line in lines if line and not line.startswith("ERROR:    Application startup failed")]
-    errors = [line for line in told if re.match(r"([\w.]+(Error|Exception|Exit)\b|\[SQL)", line) and "[SQL" not in line]
-    return (errors or told or [""])[-1].rstrip(".")
+    reasons = [line for line in lines if line and not line.startswith("ERROR:    Application startup failed")]
+    errors = [line for line in reasons if re.match(r"[\w.]+(Error|Exception|Exit)\b", line) and "[SQL" not in line]
+    return (errors or reasons or [""])[-1].rstrip(".")
 
 
 def free_port() -> int:
@@ -402,14 +407,23 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def answers(address: str, seconds: float, keeper: subprocess.Popen | None = None) -> bool:
-    """Tell whether Prefect's API answers within `seconds`; give up at once when its keeper has ended."""
+def answers(address: str, seconds: float, supervisor: subprocess.Popen | None = None) -> bool:
+    """Wait until Prefect's API answers.
+
+    Args:
+        address: of the API.
+        seconds: how long to wait.
+        supervisor: of the server; if it has ended, there is nothing to wait for.
+
+    Returns:
+        Whether it answers.
+    """
     deadline = time.monotonic() + seconds
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    while time.monotonic() < deadline and (keeper is None or keeper.poll() is None):
+    while time.monotonic() < deadline and (supervisor is None or supervisor.poll() is None):
         try:
             with direct.open(f"{address}/health", timeout=5) as response:
-                return response.read(10) == b"true"  # and no page that happens to be there
+                return response.read(10) == b"true"  # not a page of another server
         except OSError:
             time.sleep(0.1)
     return False
@@ -421,16 +435,19 @@ SERVE = (
 )
 
 
-def keep(owner_pid: int, record: Path, listener: int) -> None:
-    """Run a Prefect server until process `owner_pid` has ended or this one is told to.
+def run_server(owner_pid: int, record: Path, listener: int) -> None:
+    """Run a Prefect server until process `owner_pid` has ended, or this process is asked to end.
 
-    record: an absolute path in the Prefect home. listener: the descriptor of its listening socket.
+    Args:
+        owner_pid: the process with which the server ends.
+        record: the file with the server's address, an absolute path in the Prefect home.
+        listener: the descriptor of the server's listening socket.
     """
     command = [sys.executable, "-c", SERVE, str(Path.cwd()), str(listener)]
     server = subprocess.Popen(command, cwd=record.parent, pass_fds=[listener])
     os.close(listener)
-    if "DVC_STAGE" in os.environ:  # between two stages of a `dvc repro` it has the workspace all the same
-        share_workspace_until_exit()
+    if "DVC_STAGE" in os.environ:  # so a `dvc repro` holds the workspace between its stages, too
+        share_workspace_until_exit(psutil.Process(owner_pid))
     try:
         while is_alive(owner_pid) and server.poll() is None:
             time.sleep(0.2)
@@ -450,33 +467,21 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-# linux/sockios.h and net/if.h
-GET_FLAGS, SET_FLAGS, INTERFACE_UP = 0x8913, 0x8914, 1
+def refuse_loopback_down() -> None:
+    """Raise UserError where the loopback interface is down, as in a fresh network namespace (`unshare -n`).
 
-
-def bring_loopback_up() -> None:
-    """Bring the loopback interface up where it is down, as in a fresh network namespace (`unshare -n`).
-
-    The server listens on 127.0.0.1 alone. Raises UserError where that is not permitted.
+    Our servers listen on 127.0.0.1 alone, and a bind to it succeeds all the same.
     """
-    if sys.platform != "linux":
-        return
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        request = struct.pack("16sh14x", b"lo", 0)
-        flags = struct.unpack("16sh14x", fcntl.ioctl(control, GET_FLAGS, request))[1]
-        if flags & INTERFACE_UP:
-            return
-        try:
-            fcntl.ioctl(control, SET_FLAGS, struct.pack("16sh14x", b"lo", flags | INTERFACE_UP))
-        except PermissionError:
-            raise UserError(
-                "the loopback interface `lo` is down, and Prefect's server listens on 127.0.0.1. "
-                "Run `ip link set lo up` as root first."
-            ) from None
+    loopback = psutil.net_if_stats().get("lo")
+    if loopback and not loopback.isup:
+        raise UserError(
+            "the loopback interface `lo` is down, and Prefect's server listens on 127.0.0.1. "
+            "Run `ip link set lo up` as root first."
+        )
 
 
 if __name__ == "__main__":
     import signal
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    keep(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    run_server(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

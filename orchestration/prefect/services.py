@@ -1,5 +1,6 @@
-"""What fails again and again in a Prefect server, read from its log: the scheduler, for example, without which no run
-is created while the UI looks well.
+"""Find the services of a Prefect server that fail repeatedly, in its log.
+
+Without its scheduler, for example, the server creates no runs, while the UI looks healthy.
 """
 
 import re
@@ -7,18 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# A record as Prefect's formatter writes it; the lines of a traceback follow.
+# A record in Prefect's format; the lines of a traceback follow.
 RECORD = re.compile(r"^\d\d:\d\d:\d\d\.\d+ \| (?P<level>[A-Z]+) *\| (?P<logger>\S+) - (?P<message>.*)$")
-# docket, which runs the services, logs `↩ [  8ms] schedule_deployments(){...}` when one has failed.
+# docket, which runs the services, logs `↩ [  8ms] schedule_deployments(){...}` when one fails.
 SERVICE = re.compile(r"↩ \[[^]]*\] (\w+)\(")
 # The last line of a traceback.
 REASON = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Warning)\b")
-REPEATED = 2  # one error may be chance
+REPEATED = 2  # failures; one may be chance
 
 
 @dataclass
 class LogWatch:
-    """How far a log has been read. failures: how often each service has failed; named: those that were returned."""
+    """The state of reading a log.
+
+    position: how far it was read. failing, reason: the error that was read last. failures: how often each service has
+    failed. named: the services that were reported.
+    """
 
     path: Path
     position: int = 0
@@ -29,10 +34,7 @@ class LogWatch:
 
 
 def repeated_failures(watch: LogWatch) -> Iterator[str]:
-    """Read what was written to the log since the last call, and yield a line for each service that fails repeatedly.
-
-    Each service is named once.
-    """
+    """Read the log from where the last call ended; yield a line, once, for each service that fails repeatedly."""
     for line in new_lines(watch):
         if record := RECORD.match(line):
             yield from conclude(watch)
@@ -44,7 +46,7 @@ def repeated_failures(watch: LogWatch) -> Iterator[str]:
 
 
 def conclude(watch: LogWatch) -> Iterator[str]:
-    """Count the error that was read last, and yield its line where it is a repeated one."""
+    """Count the error that was read last, and yield its line if it is a repeated one."""
     name, watch.failing = watch.failing, None
     if not name:
         return
@@ -56,13 +58,13 @@ def conclude(watch: LogWatch) -> Iterator[str]:
 
 
 def source(record: re.Match[str]) -> str:
-    """Return what has failed: the service's name, or the logger's where it is no service."""
+    """Return what has failed: the name of the service, or else of the logger."""
     service = SERVICE.search(record["message"])
     return f"the service {service[1]}" if service else record["logger"]
 
 
 def new_lines(watch: LogWatch) -> list[str]:
-    """Return the whole lines that were written since the last call; a log that has become shorter is another one."""
+    """Return the complete lines since the last call; a log that has become shorter is read from its beginning."""
     try:
         size = watch.path.stat().st_size
         if size < watch.position:

@@ -1,4 +1,4 @@
-"""What `make ui` does: it starts a server and a worker, watches them, and ends them together."""
+"""What `make ui` runs: a server and a worker, which start and end together."""
 
 import fcntl
 import json
@@ -28,16 +28,16 @@ from orchestration.prefect.scheduled_runs import show
 from orchestration.prefect.server import (
     ADDRESS,
     answers,
-    bring_loopback_up,
     client_environment,
     how_to_sign_in,
     is_alive,
     prefect_home,
     prefect_server,
-    start_keeper,
+    refuse_loopback_down,
+    start_server,
 )
 from orchestration.prefect.services import LogWatch, last_lines, repeated_failures
-from orchestration.prefect.supervisor import (
+from orchestration.prefect.ui_processes import (
     MARK,
     NO_ANSWER,
     WORKER,
@@ -52,45 +52,45 @@ from orchestration.prefect.supervisor import (
 from orchestration.workspace_lock import refuse_unusable_folders
 from runtime.errors import UserError
 
-POLL_SECONDS = 2  # how often the worker asks for runs
-LOOK_SECONDS = 0.5
-DEAD_RUNS_SECONDS = 5  # how often runs are looked for whose process has ended
-LAST_ONE_SECONDS = 120  # that the processes of the last `make ui` get to end
+QUERY_SECONDS = 2  # how often the worker asks for runs
+POLL_SECONDS = 0.5  # how often the state of processes is checked
+DEAD_RUNS_SECONDS = 5  # how often runs without a process are looked for
+PREVIOUS_SECONDS = 120  # for the processes of the previous `make ui` to end
 
 
 def serve(port: int) -> NoReturn:
-    """Start everything, and end it when a signal comes (KeyboardInterrupt) or a part of it has ended (UserError)."""
+    """Start everything, and end it on a signal (KeyboardInterrupt) or when a part has ended (UserError)."""
     refuse_unusable_folders()
     load_params()
     folder = prefect_home()
-    with claimed_ui(folder, port) as lock:
+    with ui_lock(folder, port) as lock:
         os.environ |= {
             MARK: mark(),
             "PREFECT_API_URL": api_address(port),
-            "PREFECT_WORKER_QUERY_SECONDS": str(POLL_SECONDS),
+            "PREFECT_WORKER_QUERY_SECONDS": str(QUERY_SECONDS),
         }
         end_leftovers()
         refuse_taken_port(port)
-        bring_loopback_up()
+        refuse_loopback_down()
         guard = start_guard(port, lock.fileno())
         try:
             watch(start(port, folder, guard), folder)
         finally:
             ignore_signals()
-            end_all(port, server_is_ending=guard.poll() is not None)  # it follows the guard
+            end_all(port, server_is_ending=guard.poll() is not None)  # it ends with the guard
             guard.kill()
             guard.wait()
 
 
 @contextmanager
-def claimed_ui(folder: Path, port: int) -> Iterator[IO[str]]:
-    """Have the database in `folder` to this UI; yield the file whose lock shows that, and that the guard shares.
+def ui_lock(folder: Path, port: int) -> Iterator[IO[str]]:
+    """Lock the database in `folder` for this UI; yield the lock's file, which the guard shares.
 
-    Raises UserError where another UI of this workspace has it.
+    Raises UserError if another UI of this workspace holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "ui.lock").open("a+") as lock:
-        deadline = time.monotonic() + LAST_ONE_SECONDS
+        deadline = time.monotonic() + PREVIOUS_SECONDS
         waiting = False
         while not try_lock(lock):
             refuse_second_ui(lock, port)
@@ -99,7 +99,7 @@ def claimed_ui(folder: Path, port: int) -> Iterator[IO[str]]:
             if not waiting:
                 print("waiting until the processes of the last `make ui` have ended ...", flush=True)
                 waiting = True
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         lock.seek(0)
         lock.truncate()
         json.dump({"pid": os.getpid(), "port": port}, lock)
@@ -116,12 +116,12 @@ def try_lock(file: IO[str]) -> bool:
 
 
 def refuse_second_ui(lock: IO[str], port: int) -> None:
-    """Raise UserError if the process lives that has the lock, and not only its guard."""
+    """Raise UserError if the process that took the lock still runs, and not only its guard."""
     lock.seek(0)
     try:
         other = json.loads(lock.read())
     except json.JSONDecodeError:
-        return  # it is just being written
+        return  # it is being written right now
     if is_alive(other["pid"]):
         taken = f"port {port} is not to be had: " if port == other["port"] else ""
         raise UserError(
@@ -141,7 +141,7 @@ def refuse_taken_port(port: int) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """A process that must live as long as the UI. log: where its output is."""
+    """A process that must run as long as the UI. log: the file with its output."""
 
     name: str
     process: subprocess.Popen
@@ -149,8 +149,17 @@ class Part:
 
 
 def start(port: int, folder: Path, guard: subprocess.Popen) -> list[Part]:
-    """Start the server and the worker, saying what is done, and print how the last scheduled runs ended."""
-    keeper = start_keeper(psutil.Process(guard.pid), record_of(port), port, pages=True)
+    """Start the server and the worker, and print how the last scheduled runs ended.
+
+    Args:
+        port: of the server.
+        folder: the Prefect home, which gets the logs.
+        guard: the process with which the server ends.
+
+    Returns:
+        The processes that must run as long as the UI.
+    """
+    supervisor = start_server(psutil.Process(guard.pid), record_of(port), port, pages=True)
     print(f"registering the deployments of {DEPLOYMENTS} ...", flush=True)
     register()
     with server_client() as client:
@@ -161,11 +170,15 @@ def start(port: int, folder: Path, guard: subprocess.Popen) -> list[Part]:
     worker = start_worker(worker_log)
     print(f"Prefect UI: http://{ADDRESS}:{port}  (Ctrl-C ends it)\n{how_to_sign_in()}", flush=True)
     server_log = folder / "server.log"
-    return [Part("worker", worker, worker_log), Part("server", keeper, server_log), Part("guard", guard, server_log)]
+    return [
+        Part("worker", worker, worker_log),
+        Part("server", supervisor, server_log),
+        Part("guard", guard, server_log),
+    ]
 
 
 def start_worker(log_path: Path) -> subprocess.Popen:
-    """Start the worker that runs what is started in the UI; Ctrl-C is for us, and we end it."""
+    """Start the worker, which runs what is started in the UI. Ctrl-C does not reach it: this process ends it."""
     with log_path.open("w") as log:
         return subprocess.Popen(
             [sys.executable, "-m", WORKER],
@@ -178,11 +191,11 @@ def start_worker(log_path: Path) -> subprocess.Popen:
 
 
 def watch(parts: list[Part], folder: Path) -> NoReturn:
-    """Say what fails, and end runs whose process has ended, until a part has ended, which raises UserError."""
+    """Report failures, and end dead runs; raises UserError when a part has ended."""
     make = parent_make()
     log = LogWatch(folder / "server.log")
     suspects: dict[UUID, State] = {}
-    next_look = time.monotonic()
+    next_check = time.monotonic()
     while True:
         for part in parts:
             if part.process.poll() is not None:
@@ -192,15 +205,15 @@ def watch(parts: list[Part], folder: Path) -> NoReturn:
             raise UserError("`make` has ended.")
         for line in repeated_failures(log):
             say(f"warning: {line}")
-        if time.monotonic() >= next_look:
+        if time.monotonic() >= next_check:
             with suppress(*NO_ANSWER), server_client() as client:
                 suspects = end_dead_runs(client, suspects)
-            next_look = time.monotonic() + DEAD_RUNS_SECONDS
-        time.sleep(LOOK_SECONDS)
+            next_check = time.monotonic() + DEAD_RUNS_SECONDS
+        time.sleep(POLL_SECONDS)
 
 
 def parent_make() -> int | None:
-    """Return the process that runs `make ui`, if we were started so; Ctrl-C reaches it as well as us."""
+    """Return the process of `make`, if that has started this process; Ctrl-C reaches both."""
     parent = psutil.Process().parent()
     return parent.pid if parent and parent.name() in ("make", "gmake") else None
 
@@ -209,12 +222,12 @@ def ended(part: Part) -> str:
     """Return the message that a part has ended, with the end of its log."""
     code = part.process.returncode
     how = f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
-    said = last_lines(part.log)
-    return f"the {part.name} {how}; {part.log} " + (f"ends:\n{said}" if said else "is empty.")
+    output = last_lines(part.log)
+    return f"the {part.name} {how}; {part.log} " + (f"ends:\n{output}" if output else "is empty.")
 
 
 def show_last() -> int:
-    """Print how the last scheduled runs ended; the server is that of a `make ui` that runs, else a private one."""
+    """Print how the last scheduled runs ended, by the server of a running `make ui`, else by a private one."""
     with last_client() as client:
         return 0 if show(client) else 1
 
@@ -223,7 +236,7 @@ def show_last() -> int:
 def last_client() -> Iterator[SyncPrefectClient]:
     for record in prefect_home().glob("server-ui-*"):
         address = record.read_text()
-        if answers(address, LOOK_SECONDS):
+        if answers(address, POLL_SECONDS):
             os.environ["PREFECT_API_URL"] = address
             with server_client() as client:
                 yield client

@@ -1,7 +1,7 @@
 """The worker of `make ui`: runs what is started in the UI, and stops its runs before it ends.
 
-Prefect's own command (`prefect worker start`) kills its runs when it gets a signal, in the middle of whatever they do.
-This one lets them put back what they have changed.
+On a signal, Prefect's own command (`prefect worker start`) kills its runs in the middle of their work. This worker lets
+them restore what they have changed.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.workers.process import ProcessWorker
 
 from orchestration.prefect.registration import pool_name
-from orchestration.prefect.supervisor import stop_runs
+from orchestration.prefect.ui_processes import stop_runs
 
 NAME = "heaviside"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Worker(ProcessWorker):
-    """A process worker that starts nothing any more once it is stopping."""
+    """A process worker that starts no more runs once it is stopping."""
 
     stopping = False
 
@@ -29,13 +29,13 @@ class Worker(ProcessWorker):
 
 
 async def work() -> None:
-    """Run what the work pool has, until SIGINT, SIGTERM or SIGHUP; then stop the runs, and end."""
+    """Run what the work pool has until SIGINT, SIGTERM or SIGHUP; then stop the runs, and end."""
     worker = Worker(work_pool_name=pool_name(), name=NAME, create_pool_if_not_found=False)
-    told = asyncio.Event()
+    signaled = asyncio.Event()
     for number in SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+        asyncio.get_running_loop().add_signal_handler(number, signaled.set)
     working = asyncio.create_task(worker.start())
-    waiting = asyncio.create_task(told.wait())
+    waiting = asyncio.create_task(signaled.wait())
     await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
     if not working.done():
         worker.stopping = True

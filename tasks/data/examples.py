@@ -1,4 +1,4 @@
-"""Examples: the prepared rows of a split, as the arrays that a model takes and learns."""
+"""Examples: the prepared rows of a split, as arrays of inputs, targets and weights."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from config import paths
 from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import Dataset, to_values
-from models.common.features import columns_needed, compute_inputs, get_target_view, get_weight_view
+from models.common.features import columns_needed, compute_inputs, get_sample_weight, get_target
 from models.common.outputs import network_input
 from runtime.errors import UserError
 from tasks.data.files import read_table
-from tasks.data.schema import INDEX, prepared_schema, read_schema
+from tasks.data.schema import INDEX, PreparedSchema, prepared_schema, read_schema
 from tasks.data.validation import check_classes, check_index, check_rows, check_table
 
 Columns = dict[str, np.ndarray]  # name of a prepared column: values [rows] or [rows, ...]
@@ -23,33 +23,39 @@ Columns = dict[str, np.ndarray]  # name of a prepared column: values [rows] or [
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of one split. `inputs`: name of a network's input: float32 [rows, ...]."""
+    """Rows of one split.
+
+    inputs: float32 [rows, ...] of each input of the network, by name.
+    target: for the loss, int64 [rows] or float32 [rows, 1] or [rows, classes].
+    index: int64 [rows], the numbers of the raw rows.
+    weight: float32 [rows], of each row in training; None: all the same.
+    """
 
     inputs: dict[str, np.ndarray]
-    target: np.ndarray  # what the loss gets: int64 [rows] or float32 [rows, 1] or [rows, classes]
-    index: np.ndarray  # int64 [rows], the row's number in the raw table
-    weight: np.ndarray | None = None  # float32 [rows], how much each row counts in training; None: all the same
+    target: np.ndarray
+    index: np.ndarray
+    weight: np.ndarray | None = None
 
     @property
     def x(self) -> np.ndarray | dict[str, np.ndarray]:
-        """What Keras takes."""
+        """The inputs as Keras takes them."""
         return network_input(self.inputs)
 
     @property
     def rows(self) -> int:
         return len(self.target)
 
-    def head(self) -> "Examples":
+    def first_rows(self) -> "Examples":
         return self
 
     def take(self, rows: np.ndarray) -> "Examples":
-        """Return the rows of these numbers, in their order."""
+        """Return the rows with these numbers, in the given order."""
         inputs = {name: values[rows] for name, values in self.inputs.items()}
         weight = None if self.weight is None else self.weight[rows]
         return Examples(inputs, self.target[rows], self.index[rows], weight)
 
     def parts(self) -> Iterator["Examples"]:
-        """Yield all rows, in the order of the file."""
+        """Yield all rows at once; a `Stream` yields them in parts."""
         yield self
 
 
@@ -65,23 +71,34 @@ def join(parts: Sequence[Examples]) -> Examples:
 
 
 def read_examples(params: ModelParams, split: str) -> Examples:
-    """Read a split ("train", "valid" or "test") as model `params` sees it.
+    """Read a split as examples for a model.
 
-    Raises UserError when the file is missing, has other columns or types than `prepare` writes, no rows,
-    or missing values, and when a view does not fit the data set.
+    Args:
+        params: the model's recipe.
+        split: "train", "valid" or "test".
+
+    Raises:
+        UserError: the file is missing, has other columns or types than `prepare` writes, no rows or missing values, or
+            a feature does not suit the data set.
     """
     path, stage = paths.prepared_table(params.dataset, split), f"prepare@{params.dataset}"
     table, schema = read_table(path, stage), read_schema(params.dataset)
     columns = to_columns(params, table, path)
-    check_rows(path, table.num_rows, schema["rows"][split], stage)
-    check_index(path, columns[INDEX], sum(schema["rows"].values()), stage)
+    check_rows(path, table.num_rows, schema.rows.of(split), stage)
+    check_index(path, columns[INDEX], schema.rows.total, stage)
     return to_examples(params, columns, schema)
 
 
 def to_columns(params: ModelParams, table: pa.Table, path: Path) -> Columns:
-    """Return what model `params` needs of a prepared `table`, the target and the index; path: for messages.
+    """Return the columns of a prepared table that a model needs, with the target and the index.
 
-    Raises UserError when the table is not as `prepare` writes it.
+    Args:
+        params: the model's recipe.
+        table: the prepared rows.
+        path: of the table, for messages.
+
+    Raises:
+        UserError: the table is not as `prepare` writes it.
     """
     dataset = get_dataset(params.dataset)
     check_table(path, table, prepared_schema(dataset), f"prepare@{dataset.name}")
@@ -90,15 +107,20 @@ def to_columns(params: ModelParams, table: pa.Table, path: Path) -> Columns:
     return {name: to_values(table[name]) for name in (*needed, dataset.target, INDEX)}
 
 
-def to_examples(params: ModelParams, columns: Columns, schema: dict, by_class: dict | None = None) -> Examples:
-    """Return prepared rows as model `params` sees them.
+def to_examples(
+    params: ModelParams, columns: Columns, schema: PreparedSchema, by_class: dict | None = None
+) -> Examples:
+    """Turn prepared rows into examples for a model.
 
-    schema: what `prepare` says of them. by_class: how much each class counts, where the rows are but some of the
-    split's; None: from these rows.
+    Args:
+        params: the model's recipe.
+        columns: the prepared rows.
+        schema: of the prepared data.
+        by_class: the weight of each class, where the rows are a part of the split; None: computed from these rows.
     """
     dataset = get_dataset(params.dataset)
     labels = columns[dataset.target]
-    target = get_target_view(params.target).compute(labels, schema)
+    target = get_target(params.target).compute(labels, schema)
     inputs = {
         name: np.asarray(values) for name, values in compute_inputs(params.inputs, columns, dataset.features).items()
     }
@@ -106,10 +128,13 @@ def to_examples(params: ModelParams, columns: Columns, schema: dict, by_class: d
     return Examples(inputs, target, columns[INDEX], row_weights(params, labels, target, schema, by_class))
 
 
-def class_weights(params: ModelParams, target: np.ndarray, schema: dict) -> dict[int, float]:
-    """Return how much a row of each class counts by the recipe's class_weight; {} without one.
+def class_weights(params: ModelParams, target: np.ndarray, schema: PreparedSchema) -> dict[int, float]:
+    """Return the weight of a row of each class by the recipe's class_weight; {} without one.
 
-    target: of the whole split, whose shares of the classes "balanced" evens out.
+    Args:
+        params: the model's recipe.
+        target: of the whole split, from which "balanced" is computed.
+        schema: of the prepared data.
     """
     from sklearn.utils.class_weight import compute_class_weight
 
@@ -123,42 +148,57 @@ def class_weights(params: ModelParams, target: np.ndarray, schema: dict) -> dict
 
 
 def row_weights(
-    params: ModelParams, labels: np.ndarray, target: np.ndarray, schema: dict, by_class: dict[int, float]
+    params: ModelParams, labels: np.ndarray, target: np.ndarray, schema: PreparedSchema, by_class: dict[int, float]
 ) -> np.ndarray | None:
-    """Return the product of the recipe's class_weight and sample_weight, float32 [rows]; None without either."""
+    """Return the product of class weight and sample weight, float32 [rows]; None where the recipe has neither.
+
+    Args:
+        params: the model's recipe.
+        labels: the prepared target.
+        target: what the loss gets.
+        schema: of the prepared data.
+        by_class: the weight of each class.
+    """
     weights = np.ones(len(labels), np.float32)
     if params.fit.sample_weight:
-        weights = weights * get_weight_view(params.fit.sample_weight)(labels, schema)
+        weights = weights * get_sample_weight(params.fit.sample_weight)(labels, schema)
     if by_class:
         weights = weights * np.array([by_class[k] for k in true_class(target).tolist()])
     return weights.astype(np.float32) if params.fit.sample_weight or by_class else None
 
 
-def class_names(params: ModelParams, schema: dict) -> list[str]:
-    """Return the names of the classes that the model tells apart; empty for a regression."""
+def class_names(params: ModelParams, schema: PreparedSchema) -> list[str]:
+    """Return the names of the model's classes; none for a regression."""
     if params.task == "regression":
         return []
-    return list(get_target_view(params.target).class_names or schema["class_names"])
+    return list(get_target(params.target).class_names or schema.class_names or ())
 
 
 def true_class(target: np.ndarray) -> np.ndarray:
-    """Return int64 [rows] from what a loss gets: class numbers, 0 and 1 in a column, or one-hot rows."""
+    """Return int64 class numbers [rows] from a target: class numbers, 0 and 1 in a column, or one-hot rows."""
     if target.ndim == 2 and target.shape[1] > 1:
         return target.argmax(axis=1)
     return target.reshape(-1).astype(np.int64)
 
 
-def check_views(section: str, dataset: Dataset, inputs: dict[str, str], target_name: str) -> list[str]:
-    """Raise UserError unless the views suit `dataset`; return the raw columns that they need.
+def check_features(section: str, dataset: Dataset, inputs: dict[str, str], target_name: str) -> list[str]:
+    """Return the raw columns that inputs need, after a check that inputs and target suit the data set.
 
-    section: of params.yaml, for the message. inputs: name of an input: name of its view.
+    Args:
+        section: of params.yaml, for messages.
+        dataset: whose rows they get.
+        inputs: name of each input: its feature.
+        target_name: the target.
+
+    Raises:
+        UserError: an input or the target does not suit the data set.
     """
     try:
         needed = dataset.raw_columns(columns_needed(inputs, dataset.features, tuple(dataset.derived)))
     except UserError as error:
         raise UserError(f"{paths.PARAMS}: {section}.inputs: {error}") from None
     try:
-        target = get_target_view(target_name)
+        target = get_target(target_name)
     except UserError as error:
         raise UserError(f"{paths.PARAMS}: {section}.target: {error}") from None
     if target.dataset not in (None, dataset.name):

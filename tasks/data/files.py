@@ -1,4 +1,4 @@
-"""The JSON and Parquet files that stages exchange. A damaged or missing one is a UserError that names the remedy."""
+"""JSON and Parquet files. A missing or damaged file is a UserError that names the stage to run."""
 
 import json
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_json(path: Path, produced_by: str) -> dict[str, Any]:
-    """Read `path`; raises UserError that names the stage to run when it is missing or damaged."""
+    """Read a JSON object; raises UserError that names the stage `produced_by` where it is missing or damaged."""
     refuse_unless_file(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique, parse_constant=refuse_constant)
-        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()  # half a character, a number that is infinite
+        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()  # refuses lone surrogates and infinite numbers
     except FileNotFoundError:
         raise missing(path, produced_by) from None
     except RecursionError:
@@ -35,7 +35,7 @@ def read_json(path: Path, produced_by: str) -> dict[str, Any]:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; raises ValueError where it has a key twice, of which json.loads would drop one."""
+    """Return a JSON object; raises ValueError where it has a key twice, because json.loads would drop one."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
@@ -48,19 +48,25 @@ def refuse_constant(name: str) -> None:
 
 
 def write_table(path: Path, table: pa.Table, group_rows: int | None = None) -> None:
-    """Write `table` as Parquet; group_rows: rows of a row group, which can be read by itself."""
+    """Write a Parquet file.
+
+    Args:
+        path: the file.
+        table: its rows.
+        group_rows: rows of a row group, which can be read by itself; None: pyarrow's own number.
+    """
     pq.write_table(table, path, compression="zstd", compression_level=13, row_group_size=group_rows)
 
 
 def read_table(path: Path, produced_by: str) -> pa.Table:
-    """Read `path`; raises UserError that names the stage to run when it is missing or damaged."""
+    """Read a Parquet file; raises UserError that names the stage `produced_by` where it is missing or damaged."""
     with open_table(path, produced_by) as file:
         return file.read()
 
 
 @contextmanager
 def open_table(path: Path, produced_by: str) -> Iterator[pq.ParquetFile]:
-    """Open `path` to read parts of it; raises UserError, in the block too, when it is missing or damaged."""
+    """Open a Parquet file to read parts; raises UserError, in the block too, where it is missing or damaged."""
     refuse_unless_file(path)
     try:
         with pq.ParquetFile(path, memory_map=True) as file:

@@ -1,20 +1,65 @@
-"""Raw: read what `ingest` wrote, and make sure that it is that."""
+"""Raw rows and their provenance, as `ingest` writes them: data/raw/D.parquet and data/raw/D.json."""
+
+from pathlib import Path
 
 import pyarrow as pa
 from prefect import task
+from pydantic import PositiveInt
 
 from config import paths
 from datasets.dataset import Dataset, checksum
 from runtime.errors import UserError
-from tasks.data.contracts import PROVENANCE, check_provenance, read_contract
+from tasks.data.contracts import (
+    Contract,
+    Sha256,
+    Source,
+    read_contract,
+    refuse_false_source,
+    refuse_other_values,
+    write_contract,
+)
 from tasks.data.files import read_table
 from tasks.data.validation import check_table
 
 
-def read_raw(dataset: Dataset, sha256: str) -> pa.Table:
-    """Read the raw table; raises UserError when it is not as `ingest` wrote it.
+class Provenance(Contract):
+    """data/raw/D.json: where the raw rows come from."""
 
-    sha256: of its rows, as the provenance or what was made from it says.
+    dataset: str
+    title: str
+    source: Source
+    origin: str
+    version: str
+    licence: str
+    citation: str | None
+    sha256: Sha256
+    rows: PositiveInt
+    columns: dict[str, str]
+    class_names: list[str] | None
+
+
+def write_provenance(provenance: Provenance, folder: Path) -> None:
+    write_contract(folder / paths.raw_provenance(provenance.dataset).name, provenance)
+
+
+def read_provenance(dataset: Dataset) -> Provenance:
+    """Read the provenance of the raw rows; raises UserError where it contradicts the data set's file."""
+    path, stage = paths.raw_provenance(dataset.name), f"ingest@{dataset.name}"
+    provenance = read_contract(path, Provenance, stage)
+    expected = {
+        "dataset": dataset.name,
+        "columns": {field.name: str(field.type) for field in dataset.schema},
+        "class_names": list(dataset.class_names) if dataset.class_names else None,
+    }
+    refuse_other_values(path, stage, provenance, expected, f"datasets/{dataset.name}.py")
+    refuse_false_source(path, stage, dataset, provenance.source, provenance.sha256, "sha256")
+    return provenance
+
+
+def read_raw(dataset: Dataset, sha256: str) -> pa.Table:
+    """Read the raw rows; raises UserError where they are not as `ingest` wrote them.
+
+    sha256: of the rows, as the provenance or the prepared schema states it.
     """
     path, stage = paths.raw_table(dataset.name), f"ingest@{dataset.name}"
     table = read_table(path, stage)
@@ -22,18 +67,10 @@ def read_raw(dataset: Dataset, sha256: str) -> pa.Table:
     found = checksum(table)
     if found != sha256:
         raise UserError(
-            f"{path}: its rows have SHA-256 {found}, expected {sha256}: the file was altered, or what lies beside or "
-            f"was made from it is of another source. Run `dvc repro --force {stage}`, then `dvc repro`."
+            f"{path}: its rows have SHA-256 {found}, expected {sha256}: the file was altered, or the provenance or the "
+            f"prepared data is of another source. Run `dvc repro --force {stage}`, then `dvc repro`."
         )
     return table
-
-
-def read_provenance(dataset: Dataset) -> dict:
-    """Read what `ingest` says of the raw table; raises UserError where the data set's file says otherwise."""
-    path, stage = paths.raw_provenance(dataset.name), f"ingest@{dataset.name}"
-    provenance = read_contract(path, PROVENANCE, stage)
-    check_provenance(path, stage, dataset, provenance)
-    return provenance
 
 
 read_raw_task = task(read_raw)

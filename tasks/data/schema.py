@@ -1,21 +1,35 @@
-"""The columns of prepared tables, and `schema.json`, which says what `prepare` has made."""
+"""The columns of prepared tables, and `schema.json`, which describes them."""
+
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from prefect import task
+from pydantic import NonNegativeInt, PositiveInt
 
 from config import paths
 from datasets import get_dataset
 from datasets.dataset import Dataset, image_type, to_values
-from tasks.data.contracts import PREPARED_SCHEMA, check_prepared_schema, fault, read_contract, refuse_other_values
+from tasks.data.contracts import (
+    Contract,
+    Sha256,
+    Source,
+    Statistic,
+    fault,
+    read_contract,
+    refuse_false_source,
+    refuse_other_values,
+    write_contract,
+)
 from tasks.data.files import read_table
 from tasks.data.raw import read_provenance
 from tasks.data.validation import check_index, check_rows, check_table
 
+FILE = "schema.json"
 INDEX = "index"
 # Rows of a row group, the unit in which larger data is shuffled and read; one of Fashion-MNIST decodes to 13 MB.
 GROUP_ROWS = 4096
-# Rows of a batch from which nothing is learnt; divides GROUP_ROWS.
+# Rows of a batch in validation and prediction; divides GROUP_ROWS.
 BATCH_ROWS = 1024
 
 
@@ -30,37 +44,90 @@ def prepared_schema(dataset: Dataset) -> pa.Schema:
     return pa.schema(fields)
 
 
-def read_prepared_schema(dataset: Dataset) -> dict:
-    """Read what `prepare` says of its tables; raises UserError where the data set's file says otherwise."""
-    path, stage = paths.prepared_folder(dataset.name) / "schema.json", f"prepare@{dataset.name}"
-    schema = read_contract(path, PREPARED_SCHEMA, stage)
-    columns = {field.name: str(field.type) for field in prepared_schema(dataset)}
-    check_prepared_schema(path, stage, dataset, columns, schema)
+class SplitRows(Contract):
+    """How many rows each split has."""
+
+    train: PositiveInt
+    valid: PositiveInt
+    test: PositiveInt
+
+    def of(self, split: str) -> int:
+        return getattr(self, split)
+
+    @property
+    def total(self) -> int:
+        return self.train + self.valid + self.test
+
+
+class Duplicates(Contract):
+    """How many rows have the features of another row."""
+
+    rows_equal_to_an_earlier_row: NonNegativeInt
+    valid_rows_also_in_train: NonNegativeInt
+    test_rows_also_in_train: NonNegativeInt
+
+
+class PreparedSchema(Contract):
+    """data/prepared/D/schema.json: what `prepare` has made of the raw rows."""
+
+    dataset: str
+    source: Source
+    raw_sha256: Sha256
+    features: list[str]
+    derived: list[str]
+    target: str
+    target_unit: str | None
+    class_names: list[str] | None
+    rows: SplitRows
+    columns: dict[str, str]
+    train_median: Statistic | None  # of the target; None for classes
+    duplicates: Duplicates
+
+
+def write_schema(schema: PreparedSchema, folder: Path) -> None:
+    write_contract(folder / FILE, schema)
+
+
+def read_prepared_schema(dataset: Dataset) -> PreparedSchema:
+    """Read schema.json; raises UserError where it contradicts the data set's file."""
+    path, stage = paths.prepared_folder(dataset.name) / FILE, f"prepare@{dataset.name}"
+    schema = read_contract(path, PreparedSchema, stage)
+    expected = {
+        "dataset": dataset.name,
+        "features": list(dataset.features),
+        "derived": list(dataset.derived),
+        "target": dataset.target,
+        "target_unit": dataset.target_unit,
+        "class_names": list(dataset.class_names) if dataset.class_names else None,
+        "columns": {field.name: str(field.type) for field in prepared_schema(dataset)},
+    }
+    refuse_other_values(path, stage, schema, expected, f"datasets/{dataset.name}.py")
+    refuse_false_source(path, stage, dataset, schema.source, schema.raw_sha256, "raw_sha256")
+    if (schema.train_median is None) != bool(dataset.class_names):
+        raise fault(path, stage, "train_median", f"is {schema.train_median!r}")
     return schema
 
 
-def read_schema(dataset: str) -> dict:
-    """Read what `prepare` says of its tables: source, classes, rows, checksum of the raw rows.
-
-    Raises UserError where the data set's file, or the provenance of the raw rows, says otherwise.
-    """
-    path, stage, facts = paths.prepared_folder(dataset) / "schema.json", f"prepare@{dataset}", get_dataset(dataset)
+def read_schema(dataset: str) -> PreparedSchema:
+    """Read schema.json; raises UserError where it contradicts the data set's file or the raw rows' provenance."""
+    path, stage, facts = paths.prepared_folder(dataset) / FILE, f"prepare@{dataset}", get_dataset(dataset)
     schema = read_prepared_schema(facts)
     if paths.raw_provenance(dataset).exists():
         raw = read_provenance(facts)
-        made_of = {"source": raw["source"], "raw_sha256": raw["sha256"]}
-        refuse_other_values(path, stage, schema, made_of, str(paths.raw_provenance(dataset)))
-        if sum(schema["rows"].values()) != raw["rows"]:
-            told = f"are {sum(schema['rows'].values())} in all, but {paths.raw_provenance(dataset)} says {raw['rows']}"
-            raise fault(path, stage, "rows", told)
+        expected = {"source": raw.source, "raw_sha256": raw.sha256}
+        refuse_other_values(path, stage, schema, expected, str(paths.raw_provenance(dataset)))
+        if schema.rows.total != raw.rows:
+            message = f"are {schema.rows.total} in all, but {paths.raw_provenance(dataset)} says {raw.rows}"
+            raise fault(path, stage, "rows", message)
     return schema
 
 
-def read_split_rows(dataset: Dataset, schema: dict, raw_rows: int) -> dict[str, np.ndarray]:
+def read_split_rows(dataset: Dataset, schema: PreparedSchema, raw_rows: int) -> dict[str, np.ndarray]:
     """Return the raw row numbers, int64, of each prepared split, in its order.
 
     Args:
-        schema: the data set's, of `read_schema`.
+        dataset: whose rows they are.
+        schema: of its prepared data.
         raw_rows: how many raw rows there are.
 
     Raises:
@@ -71,7 +138,7 @@ def read_split_rows(dataset: Dataset, schema: dict, raw_rows: int) -> dict[str, 
         path, stage = paths.prepared_table(dataset.name, split), f"prepare@{dataset.name}"
         table = read_table(path, stage)
         check_table(path, table, prepared_schema(dataset), stage)
-        check_rows(path, table.num_rows, schema["rows"][split], stage)
+        check_rows(path, table.num_rows, schema.rows.of(split), stage)
         rows[split] = to_values(table[INDEX])
         check_index(path, rows[split], raw_rows, stage)
     return rows

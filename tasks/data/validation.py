@@ -1,4 +1,4 @@
-"""What a table must satisfy before a stage works on it."""
+"""Checks of the tables that a stage reads."""
 
 from pathlib import Path
 
@@ -10,9 +10,13 @@ from runtime.errors import UserError
 
 
 def check_table(path: Path, table: pa.Table, schema: pa.Schema, produced_by: str) -> None:
-    """Raise UserError unless `table` has the columns and types of `schema`, rows, and no missing value.
+    """Raise UserError unless a table has the columns and types of a schema, rows, and no missing values.
 
-    The message names the file, the column, what was found and the stage that makes the file anew.
+    Args:
+        path: of the table.
+        table: its rows.
+        schema: the expected columns.
+        produced_by: the stage that makes the file again.
     """
     remedy = f"Run `dvc repro --force {produced_by}`."
     for field in schema:
@@ -33,7 +37,14 @@ def check_table(path: Path, table: pa.Table, schema: pa.Schema, produced_by: str
 
 
 def check_classes(path: Path, dataset: Dataset, target: np.ndarray, produced_by: str) -> None:
-    """Raise UserError unless every target is the number of a class, where the data set has classes."""
+    """Raise UserError unless every target is the number of a class, if the data set has classes.
+
+    Args:
+        path: of the table.
+        dataset: whose rows they are.
+        target: of each row.
+        produced_by: the stage that makes the file again.
+    """
     if dataset.class_names and not np.isin(target, np.arange(len(dataset.class_names))).all():
         raise UserError(
             f"{path}: column {dataset.target!r} holds {target.min()} to {target.max()}, expected 0 to "
@@ -42,14 +53,26 @@ def check_classes(path: Path, dataset: Dataset, target: np.ndarray, produced_by:
 
 
 def check_rows(path: Path, found: int, stated: int, produced_by: str) -> None:
-    """Raise UserError unless a prepared table has as many rows as schema.json states."""
+    """Raise UserError unless a prepared table has as many rows as schema.json states.
+
+    Args:
+        path: of the table.
+        found: rows of the table.
+        stated: rows by schema.json.
+        produced_by: the stage that makes the file again.
+    """
     if found != stated:
         raise UserError(f"{path}: {found} rows, but schema.json says {stated}. Run `dvc repro --force {produced_by}`.")
 
 
 def check_index(path: Path, index: np.ndarray, rows: int, produced_by: str) -> None:
-    """Raise UserError unless every number in `index`, int64, is that of a raw row, of which there are `rows`, and none
-    is there twice.
+    """Raise UserError unless the index holds numbers of raw rows, each at most once.
+
+    Args:
+        path: of the table.
+        index: int64 [rows].
+        rows: how many raw rows there are.
+        produced_by: the stage that makes the file again.
     """
     if index.min() < 0 or index.max() >= rows or len(np.unique(index)) < len(index):
         raise UserError(
@@ -59,6 +82,6 @@ def check_index(path: Path, index: np.ndarray, rows: int, produced_by: str) -> N
 
 
 def not_finite(column: pa.ChunkedArray) -> int:
-    """Count NaN and infinite values."""
+    """Return the number of NaN and infinite values."""
     values = to_values(column)
     return int(np.count_nonzero(~np.isfinite(values))) if values.dtype.kind == "f" else 0

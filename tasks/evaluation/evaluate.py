@@ -1,8 +1,4 @@
-"""Evaluate: measure a trained model on every split; the only step that reads the test split.
-
-RMSE, MAE and R2 are in the target's unit; precision, recall and F1 are scikit-learn's, macro-averaged
-over the classes.
-"""
+"""Evaluate a trained model on every split; no other step of `train` reads the test split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,56 +11,84 @@ import pandas as pd
 from prefect import task
 
 from config.params import ModelParams
-from models.common.outputs import figure_prefix, named_outputs, spread
+from models.common.outputs import broadcast_target, metric_prefix, named_outputs
 from tasks.data.examples import class_names, true_class
-from tasks.data.schema import BATCH_ROWS
+from tasks.data.schema import BATCH_ROWS, PreparedSchema
 from tasks.data.streaming import Split, open_split
-
-# Below this many rows a quarter of them says nothing.
-SLICED_ROWS = 100
+from tasks.evaluation.metrics import (
+    ClassMetrics,
+    SliceMetrics,
+    classification_metrics,
+    metrics_per_class,
+    metrics_per_quarter,
+    regression_metrics,
+)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics`: by split. `per_class` and `slices`: of the test split. `predictions`: one row a test row."""
+    """The metrics of a model.
+
+    metrics: by split. per_class, slices: of the test split. predictions: a row for each test row.
+    """
 
     metrics: dict[str, dict[str, float]]
-    per_class: dict[str, dict[str, float]]
-    slices: dict[str, dict[str, float]]
+    per_class: dict[str, ClassMetrics]
+    slices: dict[str, SliceMetrics]
     predictions: pd.DataFrame
 
 
 def evaluate(
-    model: keras.Model, params: ModelParams, schema: dict, memory: int, train: Split, valid: Split
+    model: keras.Model, params: ModelParams, schema: PreparedSchema, memory: int, train: Split, valid: Split
 ) -> Evaluation:
-    """Measure `model` on train, valid and test.
+    """Measure a model on train, valid and test.
 
-    schema: the prepared data set's schema.json. memory: bytes that test may take, or it stays on disk.
-    Raises UserError where the test split is damaged.
+    Args:
+        model: compiled with the loss of its recipe.
+        params: the recipe.
+        schema: of the prepared data.
+        memory: bytes; a larger test split is streamed from disk.
+        train, valid: the rows of these splits.
+
+    Raises:
+        UserError: the test split is missing or damaged.
     """
     test = open_split(params, "test", memory)
     return measure(model, params, schema, {"train": train, "valid": valid, "test": test})
 
 
-def measure(model: keras.Model, params: ModelParams, schema: dict, splits: Mapping[str, Split]) -> Evaluation:
-    """Measure `model` on each of `splits`; the last of them gives the figures per class, slices and predictions."""
+def measure(model: keras.Model, params: ModelParams, schema: PreparedSchema, splits: Mapping[str, Split]) -> Evaluation:
+    """Measure a model on some splits.
+
+    Args:
+        model: compiled with the loss of its recipe.
+        params: the recipe.
+        schema: of the prepared data.
+        splits: the rows by split. The last one gives the metrics per class, the slices and the predictions.
+    """
     names = class_names(params, schema)
     metrics = {}
     for split, examples in splits.items():
         returned, target, index = predict(model, examples)
         outputs = named_outputs(returned)
-        metrics[split] = {"loss": float(model.compute_loss(y=spread(target, outputs), y_pred=returned))}
+        metrics[split] = {"loss": float(model.compute_loss(y=broadcast_target(target, outputs), y_pred=returned))}
         for name, output in outputs.items():
-            figures = class_figures(target, output) if names else quantity_figures(target, output)
-            metrics[split] |= {f"{figure_prefix(name)}{figure}": value for figure, value in figures.items()}
+            measured = (
+                classification_metrics(true_class(target), predicted_class(output))
+                if names
+                else regression_metrics(target, output)
+            )
+            metrics[split] |= {f"{metric_prefix(name)}{metric}": value for metric, value in measured.items()}
     predictions = to_predictions(index, target, outputs, names)
-    per_class = figures_per_class(predictions, names) if names else {}
-    slices = {} if names else figures_per_quarter(predictions, schema["target"])
-    return Evaluation(metrics, per_class, slices, predictions)
+    if names:
+        return Evaluation(metrics, metrics_per_class(predictions, names), {}, predictions)
+    error = (predictions["predicted"] - predictions["true"]).astype(np.float64)
+    slices = metrics_per_quarter(schema.target, predictions["true"], error)
+    return Evaluation(metrics, {}, slices, predictions)
 
 
 def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Return what `model` says of every row, the rows' target and their index."""
+    """Return the predictions of `model` for all rows, their target and their index."""
     parts = [
         (model.predict(part.x, batch_size=BATCH_ROWS, verbose=0), part.target, part.index) for part in examples.parts()
     ]
@@ -72,42 +96,25 @@ def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, np.nd
 
 
 def predicted_class(output: np.ndarray) -> np.ndarray:
-    """Return int64 [rows]: the likeliest of several classes, or whether the only output is at least 0.5."""
+    """Return int64 [rows]: the most probable of several classes, or whether the only output is at least 0.5."""
     return output.argmax(axis=1) if output.shape[1] > 1 else (output[:, 0] >= 0.5).astype(np.int64)
-
-
-def class_figures(target: np.ndarray, output: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, f1_score
-
-    true, predicted = true_class(target), predicted_class(output)
-    return {
-        "accuracy": float(accuracy_score(true, predicted)),
-        "f1_macro": float(f1_score(true, predicted, average="macro", zero_division=0)),
-    }
-
-
-def quantity_figures(target: np.ndarray, output: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-
-    true, predicted = target.reshape(-1).astype(np.float64), output.reshape(-1).astype(np.float64)
-    return {
-        "rmse": float(root_mean_squared_error(true, predicted)),
-        "mae": float(mean_absolute_error(true, predicted)),
-        "r2": float(r2_score(true, predicted)),
-    }
 
 
 def to_predictions(
     index: np.ndarray, target: np.ndarray, outputs: dict[str, np.ndarray], names: list[str]
 ) -> pd.DataFrame:
-    """Return index, true and predicted of each row, and the probability of each class.
+    """Return the index, the true and predicted value of each row, and the probability of each class.
 
-    A further output has columns of its own, which begin with its name.
+    Args:
+        index: numbers of the raw rows.
+        target: of the rows.
+        outputs: by name. The columns of a further output begin with its name.
+        names: of the classes; none for a regression.
     """
     true = true_class(target) if names else target.reshape(-1)
     frame: dict[str, Any] = {"index": index, "true": true}
     for name, output in outputs.items():
-        start = figure_prefix(name)
+        start = metric_prefix(name)
         if not names:
             frame[f"{start}predicted"] = output.reshape(-1)
             continue
@@ -115,36 +122,6 @@ def to_predictions(
         probabilities = output if output.shape[1] > 1 else np.concatenate([1 - output, output], axis=1)
         frame |= {f"{start}probability {label}": probabilities[:, k] for k, label in enumerate(names)}
     return pd.DataFrame(frame)
-
-
-def figures_per_class(predictions: pd.DataFrame, names: list[str]) -> dict[str, dict[str, float]]:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    columns = precision_recall_fscore_support(
-        predictions["true"], predictions["predicted"], labels=range(len(names)), zero_division=0
-    )
-    return {
-        name: {"precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
-        for name, p, r, f, n in zip(names, *columns, strict=True)
-    }
-
-
-def figures_per_quarter(predictions: pd.DataFrame, target: str) -> dict[str, dict[str, float]]:
-    """Return RMSE and MAE for each quarter of the test rows by their true value; empty for small splits."""
-    if len(predictions) < SLICED_ROWS:
-        return {}
-    quarters = pd.qcut(predictions["true"], 4, duplicates="drop")
-    slices = {}
-    for quarter, rows in predictions.groupby(quarters, observed=True):
-        error = (rows["predicted"] - rows["true"]).astype(np.float64)
-        label = f"{target} {quarter.left:g} to {quarter.right:g}"
-        slices[label] = {
-            "rmse": float(np.sqrt((error**2).mean())),
-            "mae": float(error.abs().mean()),
-            "bias": float(error.mean()),
-            "rows": len(rows),
-        }
-    return slices
 
 
 def write_predictions(predictions: pd.DataFrame, folder: Path) -> None:

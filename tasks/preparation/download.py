@@ -1,7 +1,7 @@
 """Download a data set into its loader's cache, in a process of its own: `python -m tasks.preparation.download NAME`.
 
-A loader tries for minutes where nobody answers, and does not hear Ctrl-C meanwhile. So the source is asked first, with
-a limit; then the loader runs in another process, which may take as long as the line needs and can be ended at any time.
+A loader tries for minutes if the source does not answer, and ignores Ctrl-C meanwhile. So the source is asked first,
+with a time limit. Then the loader runs in another process, which may take as long as it needs and can be killed.
 """
 
 import json
@@ -21,20 +21,21 @@ from runtime.errors import SourceUnreachableError, UserError
 
 logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 10  # for the first byte: name, connection, proxy and server together
-SILENCE_SECONDS = 60  # that a download may stand still, where the loader leaves that to Python
+ANSWER_SECONDS = 10  # until the first byte, with name lookup, connection and proxy
+SILENCE_SECONDS = 60  # without a byte, where the loader uses Python's default
 UNUSED_PROXIES = "HEAVISIDE_UNUSED_PROXIES"  # orchestration/environment.py
 
 
 class NoAnswerError(SourceUnreachableError):
-    """The source let us wait, so that to try again is to wait again."""
+    """The source did not answer in time; a retry would wait as long."""
 
 
 def download(dataset: Dataset) -> None:
-    """Have the loader of `dataset` download it, if it has one and its cache does not hold the data set.
+    """Download a data set into its loader's cache, unless it is there or needs no download.
 
-    Raises SourceUnreachableError where the source does not answer or the download breaks off, and UserError where the
-    cache cannot be used.
+    Raises:
+        SourceUnreachableError: the source does not answer, or the download is interrupted.
+        UserError: the cache cannot be used.
     """
     if dataset.address is None or dataset.cached is None or dataset.cached().exists():
         return
@@ -44,17 +45,20 @@ def download(dataset: Dataset) -> None:
     except OSError as error:
         variable = str(dataset.cache)
         folder = os.environ.get(variable) or dataset.cached().parent
-        told = unreachable(dataset.name, address, variable, folder, with_proxies(error))
-        raise (NoAnswerError(str(told)) if isinstance(error, TimeoutError) else told) from error
+        unreached = unreachable(dataset.name, address, variable, folder, with_proxies(error))
+        raise (NoAnswerError(str(unreached)) if isinstance(error, TimeoutError) else unreached) from error
     logger.info("downloading %s", address)
     run_loader(dataset.name)
 
 
 def check_answers(address: str, seconds: float) -> None:
-    """Ask for the first byte of `address` as the environment says, through a proxy or not.
+    """Request the first byte of `address`, with the proxy of the environment.
 
-    Raises TimeoutError when it has not come after `seconds`, OSError when it cannot come. The question is another
-    thread's, for the look-up of a name can neither be limited nor interrupted.
+    Another thread requests it, because a name lookup has no time limit and cannot be interrupted.
+
+    Raises:
+        TimeoutError: there is no answer after `seconds`.
+        OSError: the source refuses or cannot be reached.
     """
     answers: SimpleQueue[Exception | None] = SimpleQueue()
 
@@ -74,38 +78,38 @@ def check_answers(address: str, seconds: float) -> None:
     reason = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
     if isinstance(reason, TimeoutError):
         raise TimeoutError(f"no answer within {seconds:g} s")
-    if reason:  # a plain error, for that of urllib holds a connection
+    if reason:  # a plain error, because urllib's holds a connection
         raise OSError(str(reason) if isinstance(reason, OSError) else f"{type(reason).__name__}: {reason}")
 
 
 def with_proxies(error: OSError) -> Exception:
-    """Return `error` with the names of the proxies that the user set and that are not used."""
+    """Return `error` with the names of the user's proxies that are not used."""
     names = os.environ.get(UNUSED_PROXIES)
     return OSError(f"{error}; {names} is not used, for only HTTP proxies are") if names else error
 
 
 def run_loader(name: str) -> None:
-    """Run `python -m tasks.preparation.download NAME` until it has ended, and raise the error that it tells."""
+    """Run `python -m tasks.preparation.download NAME` to its end, and raise the error that it reports."""
     command = [sys.executable, "-m", "tasks.preparation.download", name]
     pipe = subprocess.PIPE
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet, text=True, errors="replace") as process:
         try:
             assert process.stdout
-            told = process.stdout.read()
+            output = process.stdout.read()
             process.wait()
         except BaseException:  # Ctrl-C, most likely
             process.kill()
             raise
     if code := process.returncode:
         kinds = {kind.__name__: kind for kind in (SourceUnreachableError, UserError)}
-        last = told.strip().rpartition("\n")[2]  # a loader prints, too
+        last = output.strip().rpartition("\n")[2]  # a loader prints, too
         error = json.loads(last) if last.startswith('{"kind"') else {"kind": "", "message": f"exit code {code}"}
         raise kinds.get(error["kind"], RuntimeError)(error["message"])
 
 
-def end_with_starter() -> None:
-    """End this process when the one that started it has closed our standard input, which its end does, too."""
+def exit_with_parent() -> None:
+    """Exit when the parent process closes our standard input, as its own exit does."""
 
     def wait() -> None:
         while os.read(0, 1):
@@ -116,11 +120,11 @@ def end_with_starter() -> None:
 
 
 def main() -> int:
-    end_with_starter()
+    exit_with_parent()
     socket.setdefaulttimeout(SILENCE_SECONDS)
     try:
         get_dataset(sys.argv[1]).fetch()
-    except Exception as error:  # noqa: BLE001  # whatever it is, the starter raises it
+    except Exception as error:  # noqa: BLE001  # the parent process raises it
         kind = next((each for each in (SourceUnreachableError, UserError) if isinstance(error, each)), type(error))
         message = str(error) if issubclass(kind, UserError) else f"{type(error).__name__}: {error}"
         print(json.dumps({"kind": kind.__name__, "message": message}))

@@ -1,4 +1,4 @@
-"""Split: decide which row belongs to train, valid and test."""
+"""Split rows into train, valid and test."""
 
 import math
 from fractions import Fraction
@@ -11,24 +11,29 @@ from runtime.errors import UserError
 
 
 def default_share(rows: int) -> Fraction:
-    """Return the share of valid, and of test, for a data set that states none.
+    """Return the share of valid, and of test, for a data set whose params state none.
 
-    A fifth each for small sets, but no more than 10,000 rows and no less than a hundredth: 60/20/20 up to
-    50,000 rows, 98/1/1 from a million rows on, as the notes ask.
+    A fifth each, but at most 10,000 rows and at least a hundredth: 60/20/20 up to 50,000 rows, 98/1/1 from a million
+    rows on, as the lecture notes recommend.
     """
     return max(min(Fraction(1, 5), Fraction(10_000, rows)), Fraction(1, 100))
 
 
 def split_rows(given: np.ndarray | None, labels: np.ndarray | None, rows: int, split: Split) -> dict[str, np.ndarray]:
-    """Return the row numbers of each split, shuffled: three disjoint int64 arrays that cover every row.
+    """Return the shuffled row numbers of each split: three disjoint int64 arrays that cover every row.
 
-    given: [rows] of "train", "valid", "test" where the source sets rows aside itself; those it calls
-        train are divided further, the others stay. None: every row is divided.
-    labels: [rows] class of each row for a stratified split; None: not stratified.
+    scikit-learn's `train_test_split` takes test first, then valid from the remaining rows. So seed 42 and a quarter
+    each give the lecture notes' splits of iris and California housing.
 
-    scikit-learn's `train_test_split` does the dividing, test first and valid from what is left, so that
-    seed 42 and a quarter each give the notes' splits of iris and California housing.
-    Raises UserError when a split is empty or a class is too rare to be stratified.
+    Args:
+        given: [rows] of "train", "valid" and "test", where the source has splits; only its train rows are divided
+            further. None: every row is divided.
+        labels: [rows] class of each row for a stratified split; None: not stratified.
+        rows: how many there are.
+        split: shares and seed.
+
+    Raises:
+        UserError: a split is empty, or a class is too rare to be stratified.
     """
     rng = np.random.default_rng(split.seed)
     given = np.full(rows, "train") if given is None else given
@@ -49,6 +54,18 @@ def split_rows(given: np.ndarray | None, labels: np.ndarray | None, rows: int, s
 def divide(
     rows: np.ndarray, labels: np.ndarray | None, share: Fraction, seed: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return the remaining rows and the rows of a split.
+
+    Args:
+        rows: numbers of the rows to divide.
+        labels: class of each row for a stratified split; None: not stratified.
+        share: of the split.
+        seed: of the split.
+        name: of the split, for messages.
+
+    Raises:
+        UserError: one of the parts is empty, or a class is too rare to be stratified.
+    """
     from sklearn.model_selection import train_test_split
 
     taken = math.ceil(len(rows) * share)

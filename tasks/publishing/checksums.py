@@ -1,4 +1,4 @@
-"""Whether the files of a model come from one training: run.json records the checksum of each file beside it."""
+"""Checksums of the files of a training, in run.json, by which files of another training are found."""
 
 import hashlib
 from pathlib import Path
@@ -10,13 +10,12 @@ def checksums(folder: Path) -> dict[str, str]:
     return {file.relative_to(folder).as_posix(): sha256(file) for file in files}
 
 
-def of_another_training(folder: Path, recorded: object) -> list[str]:
-    """Return the files of `folder`, by path, whose checksum is not the one that run.json has `recorded`.
+def of_another_training(folder: Path, recorded: dict[str, str]) -> list[str]:
+    """Return the paths of the files of `folder` whose checksum differs from the recorded one.
 
-    Files that it does not record, or that are not there, do not count.
+    Files that are not recorded or missing do not count. recorded: SHA-256 by path, of run.json.
     """
-    expected = recorded if isinstance(recorded, dict) else {}
-    return [name for name, found in checksums(folder).items() if expected.get(name, found) != found]
+    return [name for name, found in checksums(folder).items() if recorded.get(name, found) != found]
 
 
 def sha256(file: Path) -> str:

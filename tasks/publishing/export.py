@@ -1,7 +1,7 @@
-"""Export: save a trained model as `.keras`, as weights alone, and as a SavedModel that takes raw units.
+"""Export a trained model as `.keras`, as weights alone, and as a SavedModel that takes raw units.
 
-The SavedModel's graph is: raw columns -> normalisation -> views -> network. Its inputs have the names of
-the raw columns and a free batch size; it needs nothing but TensorFlow to run.
+The graph of the SavedModel is: raw columns -> normalization -> features -> network. Its inputs have the names of the
+raw columns and any batch size. It needs nothing but TensorFlow to run.
 """
 
 import errno
@@ -10,6 +10,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,23 +22,29 @@ from datasets.dataset import to_values
 from models.common.features import columns_needed, compute_inputs
 from models.common.outputs import MAIN_OUTPUT, named_outputs, network_input
 from runtime.errors import UserError
-from runtime.isolated_process import run_fresh
+from runtime.isolated_process import run_isolated
 from tasks.data.files import write_json
-from tasks.data.normalization import normalize
+from tasks.data.normalization import Normalization
 from tasks.data.raw import read_raw
+from tasks.data.schema import PreparedSchema
 from tasks.data.streaming import Split
 
-# Largest difference, relative to the largest output, between the trained model and its loaded export.
+# Largest allowed difference between the trained model and its loaded export, relative to the largest output.
 TOLERANCE = 1e-5
 COMPARED_ROWS = 256
 
 logger = logging.getLogger(__name__)
 
 
-def serving_model(model: keras.Model, params: ModelParams, statistics: dict) -> keras.Model:
-    """Return a model from raw columns, by name, to the outputs of `model`, by name.
+def serving_model(model: keras.Model, params: ModelParams, normalization: Normalization) -> keras.Model:
+    """Return a model from raw columns to the outputs of `model`, both by name.
 
-    A number's input is float32 [batch]; a picture's is [batch, height, width] of the raw dtype.
+    An input is float32 [batch] for numbers, and [batch, height, width] of the raw dtype for images.
+
+    Args:
+        model: the trained network.
+        params: its recipe.
+        normalization: of the features.
     """
     dataset = get_dataset(params.dataset)
     raw = {}
@@ -46,26 +53,31 @@ def serving_model(model: keras.Model, params: ModelParams, statistics: dict) -> 
         shape = tuple(getattr(field, "shape", ()))
         raw[name] = keras.Input(shape, dtype=str(field.value_type) if shape else "float32", name=name)
     features = dataset.derive({name: keras.ops.cast(value, "float32") for name, value in raw.items()})
-    columns = {name: normalize(name, value, statistics) for name, value in features.items()}
+    columns = {name: normalization.apply(name, value) for name, value in features.items()}
     inputs = compute_inputs(params.inputs, columns, dataset.features)
     outputs = model(network_input(inputs))
     return keras.Model(raw, named_outputs(outputs), name=model.name)
 
 
 def raw_columns_needed(params: ModelParams) -> list[str]:
-    """Return the raw columns that the exported model takes, in the data set's order."""
+    """Return the inputs of the exported model, in the data set's order."""
     dataset = get_dataset(params.dataset)
     return dataset.raw_columns(columns_needed(params.inputs, dataset.features, tuple(dataset.derived)))
 
 
-def export(model: keras.Model, params: ModelParams, statistics: dict, facts: dict, folder: Path) -> None:
-    """Write `model.keras`, `model.weights.h5` and `saved_model/` into `folder`.
+def export(model: keras.Model, params: ModelParams, normalization: Normalization, facts: dict, folder: Path) -> None:
+    """Write `model.keras`, `model.weights.h5` and `saved_model/`.
 
-    facts: what the exports say of their origin; `saved_model/assets.extra/origin.json` holds it.
+    Args:
+        model: the trained network.
+        params: its recipe.
+        normalization: of the features.
+        facts: of the data and the training, for `saved_model/assets.extra/origin.json`.
+        folder: what the training publishes.
     """
     model.save(folder / "model.keras")
     model.save_weights(folder / "model.weights.h5")
-    serving_model(model, params, statistics).export(folder / "saved_model", format="tf_saved_model", verbose=False)
+    serving_model(model, params, normalization).export(folder / "saved_model", format="tf_saved_model", verbose=False)
     extra = folder / "saved_model" / "assets.extra"
     extra.mkdir()
     write_json(extra / "origin.json", facts)
@@ -73,7 +85,10 @@ def export(model: keras.Model, params: ModelParams, statistics: dict, facts: dic
 
 @dataclass(frozen=True)
 class Sample:
-    """What a trained model makes of some rows. index: their raw rows' numbers. outputs: by name, [rows, ...]."""
+    """The outputs of a trained model for some rows.
+
+    model: its name. index: numbers of the raw rows. outputs: by name, [rows, ...].
+    """
 
     model: str
     index: np.ndarray
@@ -81,18 +96,27 @@ class Sample:
 
 
 def sample_outputs(model: keras.Model, valid: Split) -> Sample:
-    """Return what `model` makes of the first COMPARED_ROWS rows of the valid split."""
-    first = valid.head().take(np.arange(min(COMPARED_ROWS, valid.rows)))
+    """Return the outputs of `model` for the first COMPARED_ROWS rows of the valid split."""
+    first = valid.first_rows().take(np.arange(min(COMPARED_ROWS, valid.rows)))
     return Sample(model.name, first.index, named_outputs(model.predict(first.x, verbose=0)))
 
 
 def verify_export(sample: Sample, params: ModelParams, raw_sha256: str, folder: Path) -> dict[str, float]:
-    """Load `folder/saved_model` in a process without our code, compare it with `sample`, and ask it the probes.
+    """Load the SavedModel in an isolated process, compare it with the trained model, and make example predictions.
 
-    The loaded model gets the rows of the sample in raw units. No operation of Keras happens in this process.
-    raw_sha256: of the raw rows that the prepared ones were made of.
-    Returns its answer to each row of `params.probes` (first output, last class).
-    Raises UserError when an output differs by more than TOLERANCE.
+    The loaded model gets the rows of the sample in raw units. No operation of Keras runs in this process.
+
+    Args:
+        sample: outputs of the trained model.
+        params: its recipe.
+        raw_sha256: of the raw rows.
+        folder: what the training publishes.
+
+    Returns:
+        The example predictions: for each row of `params.probes`, by label, the main output (last class).
+
+    Raises:
+        UserError: an output differs by more than TOLERANCE.
     """
     dataset = get_dataset(params.dataset)
     names = raw_columns_needed(params)
@@ -109,12 +133,12 @@ def verify_export(sample: Sample, params: ModelParams, raw_sha256: str, folder: 
                 f"{sample.model}: the exported SavedModel and the trained model differ by {difference:.2g} in output "
                 f"{name!r} (tolerance {TOLERANCE:g}). Nothing was published; the previous artifacts are unchanged."
             )
-        logger.info("%s: loaded in a fresh process, the SavedModel differs by %.1g", sample.model, difference)
+        logger.info("%s: the loaded SavedModel differs by %.1g", sample.model, difference)
     answers = loaded[MAIN_OUTPUT][rows:]
     return {label: float(answer[-1]) for label, answer in zip(params.probes, answers, strict=True)}
 
 
-# TensorFlow and NumPy are all that it imports.
+# It imports TensorFlow and NumPy only.
 LOADER = """
 import sys
 import numpy as np
@@ -129,30 +153,29 @@ np.savez(sys.argv[3], **{name: value.numpy() for name, value in serve(**inputs).
 
 
 def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the outputs, by name, of a SavedModel loaded in a fresh process that sees none of our code.
+    """Return the outputs of a SavedModel by name. An isolated process without this project's code loads it.
 
-    columns: name of a raw column: values [rows] or [rows, ...].
+    columns: values of each raw column, [rows] or [rows, ...], by name.
     """
     with tempfile.TemporaryDirectory() as folder:
         given, returned = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         np.savez(given, **columns)  # type: ignore[arg-type]  # its stub takes every keyword for allow_pickle
-        # TensorFlow takes [ ] and the like in a path for a pattern: so its path, from where it is loaded, has none.
+        # TensorFlow reads [ ] and the like in a path as a pattern, so it gets a relative path without any.
         Path(folder, "saved_model").symlink_to(saved_model.resolve())
         arguments = ["saved_model", "inputs.npz", "outputs.npz"]
-        code, errors = run_fresh(LOADER, arguments, Path(folder))
+        code, errors = run_isolated(LOADER, arguments, Path(folder))
         if code:
             if os.strerror(errno.ENOSPC) in errors:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
-            raise UserError(f"{saved_model} does not load in a fresh process:\n{errors.strip()[-2000:]}")
+            raise UserError(f"{saved_model} does not load in an isolated process:\n{errors.strip()[-2000:]}")
         with np.load(returned) as outputs:
             return dict(outputs)
 
 
-def describe_origin(schema: dict, seed: int) -> dict:
-    """Return what an export says of its data."""
-    return {key: schema[key] for key in ("dataset", "source", "raw_sha256", "class_names", "target_unit")} | {
-        "seed": seed
-    }
+def describe_origin(schema: PreparedSchema, seed: int) -> dict[str, Any]:
+    """Return the facts of the data and the training that an export holds."""
+    stated = ("dataset", "source", "raw_sha256", "class_names", "target_unit")
+    return {key: getattr(schema, key) for key in stated} | {"seed": seed}
 
 
 export_task = task(export)

@@ -1,10 +1,9 @@
-"""Card: `README.md` beside a trained model: what it is for, how good it is, and what it must not be used for.
+"""Model card: `README.md` of a trained model: what it is for, how good it is, and what it must not be used for.
 
 The sections are those of Mitchell et al., Model Cards for Model Reporting, 2019; the head is what model hubs read.
 """
 
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prefect import task
@@ -12,12 +11,19 @@ from prefect import task
 from config.params import ModelParams
 from datasets import get_dataset
 from tasks.data.raw import read_provenance
+from tasks.evaluation.metrics_files import ModelMetrics
 
 TEMPLATE = "model_card.md.jinja"
 
 
-def write_card(metrics: dict[str, Any], params: ModelParams, folder: Path) -> None:
-    """Write `README.md` into `folder`, the same at each run. metrics: of metrics.json. params: the recipe."""
+def write_card(metrics: ModelMetrics, params: ModelParams, folder: Path) -> None:
+    """Write `README.md`, the same at each run.
+
+    Args:
+        metrics: of the model.
+        params: its recipe.
+        folder: what the training publishes.
+    """
     dataset = get_dataset(params.dataset)
     templates = Environment(  # of Markdown, in which nothing needs escaping
         loader=FileSystemLoader(Path(__file__).parent),
@@ -26,14 +32,14 @@ def write_card(metrics: dict[str, Any], params: ModelParams, folder: Path) -> No
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters["figure"] = figure
+    templates.filters["number"] = number
     text = templates.get_template(TEMPLATE).render(
         metrics=metrics, params=params, dataset=dataset, provenance=read_provenance(dataset)
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def figure(value: float) -> str:
+def number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 

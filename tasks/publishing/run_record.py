@@ -1,4 +1,4 @@
-"""Record: `metrics.json`, what a rerun reproduces, and `run.json`, what it does not."""
+"""The record of a training: `metrics.json`, which a rerun reproduces, and `run.json`, which it does not."""
 
 import os
 import platform
@@ -14,66 +14,84 @@ import keras
 from prefect import task
 
 from config.params import ModelParams
-from tasks.data.files import write_json
+from tasks.data.schema import PreparedSchema
 from tasks.evaluation.evaluate import Evaluation, write_predictions
+from tasks.evaluation.metrics_files import ModelMetrics, Parameters, write_metrics
 from tasks.publishing.checksums import checksums
+from tasks.publishing.records import RunRecord, RunSeconds, Versions, write_run
 from tasks.training.fit import Fitted, write_history
 from tasks.training.hardware import processor_name
 
 PACKAGES = ("keras", "tensorflow", "numpy", "pandas", "pyarrow", "scikit-learn", "prefect", "dvc")
 
 
-def metrics(
+def describe_metrics(
     name: str,
     params: ModelParams,
     seed: int,
-    schema: dict,
+    schema: PreparedSchema,
     fitted: Fitted,
     evaluation: Evaluation,
     probes: dict[str, float],
-) -> dict:
-    """Return the content of metrics.json: the same keys for every model."""
-    trainable = sum(int(keras.ops.size(weight)) for weight in fitted.model.trainable_weights)
-    return {
-        "name": name,
-        "dataset": params.dataset,
-        "task": params.task,
-        "source": schema["source"],
-        "raw_sha256": schema["raw_sha256"],
-        "seed": seed,
-        "parameters": {"total": fitted.model.count_params(), "trainable": trainable},
-        "epochs": len(fitted.history["loss"]),
-        "metrics": evaluation.metrics,
-        "per_class": evaluation.per_class,
-        "slices": evaluation.slices,
-        "probes": probes,
-    }
+) -> ModelMetrics:
+    """Return the content of metrics.json.
 
-
-def run_facts(params: ModelParams, began: datetime, seconds: dict[str, float], fitted: Fitted) -> dict:
-    """Return the content of run.json.
-
-    params: the recipe. began: when the run started (UTC). seconds: what each step took.
+    Args:
+        name: of the model.
+        params: its recipe.
+        seed: that it was trained with.
+        schema: of the data that it was trained on.
+        fitted: the trained model.
+        evaluation: its metrics.
+        probes: its example predictions, by label.
     """
-    return {
-        "began": began.isoformat(timespec="seconds"),
-        "seconds": {step: round(taken, 3) for step, taken in seconds.items()},
-        "peak_memory_bytes": peak_memory_bytes(),
-        "device": device(),
-        "precision": fitted.precision,
-        "precision_reason": fitted.precision_reason,
-        "execution": fitted.execution,
-        "cores": os.cpu_count(),
-        "platform": platform.platform(),
-        "backend": keras.backend.backend(),
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
-        "git_commit": git_commit(),
-        "recipe": params.model_dump(mode="json", exclude_defaults=True),
-    }
+    trainable = sum(int(keras.ops.size(weight)) for weight in fitted.model.trainable_weights)
+    return ModelMetrics(
+        name=name,
+        dataset=params.dataset,
+        task=params.task,
+        source=schema.source,
+        raw_sha256=schema.raw_sha256,
+        seed=seed,
+        parameters=Parameters(total=fitted.model.count_params(), trainable=trainable),
+        epochs=len(fitted.history["loss"]),
+        metrics=evaluation.metrics,
+        per_class=evaluation.per_class,
+        slices=evaluation.slices,
+        probes=probes,
+    )
+
+
+def describe_run(params: ModelParams, began: datetime, seconds: dict[str, float], fitted: Fitted) -> RunRecord:
+    """Return the content of run.json, without the checksums of the files.
+
+    Args:
+        params: the recipe.
+        began: when the run started (UTC).
+        seconds: of each step, and in all.
+        fitted: the trained model.
+    """
+    packages = {package: version(package) for package in PACKAGES}
+    return RunRecord(
+        began=began.isoformat(timespec="seconds"),
+        seconds=RunSeconds(**{step: round(taken, 3) for step, taken in seconds.items()}),
+        peak_memory_bytes=peak_memory_bytes(),
+        device=device(),
+        precision=fitted.precision,
+        precision_reason=fitted.precision_reason,
+        execution=fitted.execution,
+        cores=os.cpu_count(),
+        platform=platform.platform(),
+        backend=keras.backend.backend(),
+        versions=Versions(python=platform.python_version(), **packages),
+        git_commit=git_commit(),
+        recipe=params.model_dump(mode="json", exclude_defaults=True),
+        files={},
+    )
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest resident size of this process so far."""
+    """Return the largest resident size of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kilobytes
 
@@ -97,7 +115,7 @@ def git_commit() -> str | None:
 
 
 class Stopwatch:
-    """Measures the steps of a run, one after another."""
+    """Measures the seconds of consecutive steps."""
 
     def __init__(self) -> None:
         self.began = datetime.now(UTC)
@@ -105,7 +123,7 @@ class Stopwatch:
         self.first = self.last = time.monotonic()
 
     def lap(self, step: str) -> None:
-        """Note the seconds since the last lap as those of `step`."""
+        """Record the seconds since the last lap for `step`."""
         now = time.monotonic()
         self.laps[step], self.last = now - self.last, now
 
@@ -114,15 +132,22 @@ class Stopwatch:
         return {**self.laps, "total": time.monotonic() - self.first}
 
 
-def write_record(metrics: dict, run: dict, fitted: Fitted, evaluation: Evaluation, folder: Path) -> None:
-    """Write metrics.json, history.csv and predictions.parquet into `folder`, then run.json with all files' checksums.
+def write_record(metrics: ModelMetrics, run: RunRecord, fitted: Fitted, evaluation: Evaluation, folder: Path) -> None:
+    """Write metrics.json, history.csv and predictions.parquet, then run.json with the checksums of all files.
 
-    By them `tasks.publishing.checksums` knows whether the files of a folder come from one training.
+    By the checksums `tasks.publishing.checksums` finds files of another training.
+
+    Args:
+        metrics: the content of metrics.json.
+        run: the content of run.json, without the checksums.
+        fitted: the trained model.
+        evaluation: its predictions.
+        folder: what the training publishes.
     """
     write_history(fitted.history, folder)
     write_predictions(evaluation.predictions, folder)
-    write_json(folder / "metrics.json", metrics)
-    write_json(folder / "run.json", {**run, "files": checksums(folder)})
+    write_metrics(metrics, folder)
+    write_run(run.model_copy(update={"files": checksums(folder)}), folder)
 
 
 write_record_task = task(write_record)

@@ -1,4 +1,4 @@
-"""Baselines: models of scikit-learn on raw columns, and guesses, that a network has to be compared with."""
+"""Baselines to compare networks with: scikit-learn's models and dummy predictors, on raw columns."""
 
 import time
 from typing import Any
@@ -11,66 +11,83 @@ from config import paths
 from config.params import Baseline
 from datasets import get_dataset
 from datasets.dataset import to_values
-from models.common.features import get_input_view, get_target_view
+from models.common.features import TargetDefinition, get_feature, get_target
 from runtime.errors import UserError
-from tasks.data.examples import check_views, true_class
+from tasks.data.examples import check_features, true_class
 from tasks.data.raw import read_raw
-from tasks.data.schema import read_schema, read_split_rows
-from tasks.evaluation.evaluate import quantity_figures
+from tasks.data.schema import PreparedSchema, read_schema, read_split_rows
+from tasks.evaluation.metrics import classification_metrics, regression_metrics
+from tasks.evaluation.metrics_files import BaselineMetrics, BaselineParameters, write_baselines
 
 
-def baseline(name: str, params: Baseline) -> tuple[dict, float]:
-    """Fit baseline `name` on train and measure it on every split; return its figures and the seconds of the fit.
+def baseline(name: str, params: Baseline) -> tuple[BaselineMetrics, float]:
+    """Fit a baseline on train and measure it on every split; return its metrics and the seconds of the fit.
 
-    It sees the float64 raw values of the rows of each split, in the order of the prepared table.
-    Raises UserError when the estimator does not take its arguments or a file is missing.
+    It gets float64 raw values, in the order of the prepared tables. Raises UserError where the estimator refuses its
+    arguments, or a file is missing or damaged.
     """
     dataset = get_dataset(params.dataset)
     schema = read_schema(params.dataset)
-    check_views(f"baselines.{name}", dataset, {name: params.inputs}, params.target)
-    target = get_target_view(params.target)
-    table = read_raw(dataset, schema["raw_sha256"])
-    columns = get_input_view(params.inputs).columns_of(dataset.features)
+    check_features(f"baselines.{name}", dataset, {name: params.inputs}, params.target)
+    target = get_target(params.target)
+    table = read_raw(dataset, schema.raw_sha256)
+    columns = get_feature(params.inputs).columns_of(dataset.features)
     data = {}
     for split, numbers in read_split_rows(dataset, schema, table.num_rows).items():
         rows = table.take(numbers)
         data[split] = (raw_features(rows, columns), raw_target(rows, dataset.target, target, schema))
     estimator = make_estimator(name, params, target.task)
     began = time.monotonic()
-    estimator.fit(*data["train"])
+    try:
+        estimator.fit(*data["train"])
+    except (TypeError, ValueError) as error:
+        raise refused_arguments(name, error) from None
     seconds = time.monotonic() - began
-    measured = {}
-    for split, (features, true) in data.items():
-        predicted = estimator.predict(features)
-        measured[split] = (
-            quantity_figures(true, predicted) if target.task == "regression" else agreement(true, predicted)
-        )
-    facts = {
-        "dataset": params.dataset,
-        "task": target.task,
-        "target": params.target,
-        "estimator": describe(estimator),
-        "source": schema["source"],
-        "raw_sha256": schema["raw_sha256"],
-        "parameters": {"total": count_parameters(estimator[-1])},
-        "metrics": measured,
-    }
-    return facts, seconds
+    measure = regression_metrics if target.task == "regression" else classification_metrics
+    measured = {split: measure(true, estimator.predict(features)) for split, (features, true) in data.items()}
+    metrics = BaselineMetrics(
+        dataset=params.dataset,
+        task=target.task,
+        target=params.target,
+        estimator=describe(estimator),
+        source=schema.source,
+        raw_sha256=schema.raw_sha256,
+        parameters=BaselineParameters(total=count_parameters(estimator[-1])),
+        metrics=measured,
+    )
+    return metrics, seconds
 
 
 def raw_features(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
-    """Return float64 [rows, numbers]: the columns side by side, pictures row by row."""
+    """Return the columns stacked side by side, images flattened: float64 [rows, numbers]."""
     values = [to_values(rows[name]) for name in columns]
     return np.concatenate([value.reshape(len(value), -1) for value in values], axis=1).astype(np.float64)
 
 
-def raw_target(rows: pa.Table, column: str, target: Any, schema: dict) -> np.ndarray:
-    """Return what is learnt, [rows]: float64 quantities as they are, or int64 classes."""
+def raw_target(rows: pa.Table, column: str, target: TargetDefinition, schema: PreparedSchema) -> np.ndarray:
+    """Return what the baseline learns, [rows]: float64 quantities, or int64 classes.
+
+    Args:
+        rows: the raw rows.
+        column: of the target.
+        target: its definition.
+        schema: of the prepared data.
+    """
     values = to_values(rows[column])
     return values if target.task == "regression" else true_class(target.compute(values, schema))
 
 
-def make_estimator(name: str, params: Baseline, task_name: str):
+def make_estimator(name: str, params: Baseline, task_name: str) -> Any:
+    """Return the scikit-learn pipeline of a baseline.
+
+    Args:
+        name: of the baseline, for messages.
+        params: of params.yaml.
+        task_name: "regression", "binary" or "multiclass".
+
+    Raises:
+        UserError: the estimator does not suit the task, or does not know an argument.
+    """
     from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.linear_model import Perceptron
     from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -88,28 +105,22 @@ def make_estimator(name: str, params: Baseline, task_name: str):
         raise UserError(f"{paths.PARAMS}: baselines.{name}.estimator: {params.estimator!r} does not fit a regression.")
     try:
         estimator = kind(**params.arguments)
-        estimator._validate_params()
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{paths.PARAMS}: baselines.{name}.arguments: {error}") from None
-    return make_pipeline(StandardScaler(), estimator) if params.standardise else make_pipeline(estimator)
+    except TypeError as error:
+        raise refused_arguments(name, error) from None
+    return make_pipeline(StandardScaler(), estimator) if params.standardize else make_pipeline(estimator)
 
 
-def describe(pipeline) -> str:
+def refused_arguments(name: str, error: Exception) -> UserError:
+    return UserError(f"{paths.PARAMS}: baselines.{name}.arguments: {error}")
+
+
+def describe(pipeline: Any) -> str:
     """Return the estimator as scikit-learn prints it, such as `StandardScaler | MLPRegressor(random_state=42)`."""
     return " | ".join(" ".join(repr(step).split()) for step in pipeline)
 
 
-def agreement(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, f1_score
-
-    return {
-        "accuracy": float(accuracy_score(true, predicted)),
-        "f1_macro": float(f1_score(true, predicted, average="macro", zero_division=0)),
-    }
-
-
-def count_parameters(estimator) -> int:
-    """Return how many numbers `estimator` has learnt; a guess is one number."""
+def count_parameters(estimator: Any) -> int:
+    """Return how many numbers `estimator` has learned; a dummy predictor has one."""
     if hasattr(estimator, "coefs_"):
         return sum(values.size for values in (*estimator.coefs_, *estimator.intercepts_))
     if hasattr(estimator, "coef_"):
@@ -117,4 +128,5 @@ def count_parameters(estimator) -> int:
     return 1
 
 
+write_baselines_task = task(write_baselines)
 baseline_task = task(task_run_name="baseline-{name}")(baseline)

@@ -1,4 +1,4 @@
-"""Train a model by the recipe of the lecture notes, with several seeds and normalizations, to compare metrics."""
+"""Train a model by the recipe of the lecture notes with several seeds and normalizations, to compare its metrics."""
 
 import logging
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from datasets import get_dataset
 from datasets.dataset import Dataset
 from models.common.registry import network_name
 from tasks.data.examples import to_columns, to_examples
-from tasks.data.files import write_json
 from tasks.data.normalization import normalize_splits
 from tasks.data.raw import read_raw
-from tasks.data.schema import read_schema, read_split_rows
+from tasks.data.schema import PreparedSchema, read_schema, read_split_rows
 from tasks.evaluation.evaluate import measure
+from tasks.evaluation.metrics_files import LectureRecipeMetrics, LectureRun, write_metrics
 from tasks.training.fit import fit
 
 logger = logging.getLogger(__name__)
@@ -29,20 +29,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RawSplits:
-    """Raw rows, and which of them belong to each split of the prepared data set."""
+    """Raw rows and the splits of the prepared data. rows: int64 numbers of the raw rows of each split."""
 
     table: pa.Table
-    rows: dict[str, np.ndarray]  # int64 numbers of raw rows, by split
-    schema: dict  # what `prepare` says of the data set
+    rows: dict[str, np.ndarray]
+    schema: PreparedSchema
 
 
 def read_raw_splits(dataset: Dataset) -> RawSplits:
-    """Read the raw rows of `dataset`, divided as `prepare` has divided them.
+    """Read the raw rows of a data set and their splits.
 
-    Raises UserError when one of the files is missing, damaged, or of another source than the others.
+    Raises UserError where a file is missing, damaged, or of another source than the others.
     """
     schema = read_schema(dataset.name)
-    table = read_raw(dataset, schema["raw_sha256"])
+    table = read_raw(dataset, schema.raw_sha256)
     return RawSplits(table, read_split_rows(dataset, schema, table.num_rows), schema)
 
 
@@ -54,17 +54,18 @@ def train_once(
     tail: Fraction | None,
     seed: int,
     hardware: Hardware,
-) -> tuple[dict, pd.DataFrame]:
-    """Train model `name` by its lecture recipe once, and measure it.
+) -> tuple[LectureRun, pd.DataFrame]:
+    """Train a model once by the recipe of the lecture notes, and measure it.
 
     Args:
+        name: of the model.
         params: the model, with the compile and fit settings of the lecture recipe.
         data: the raw rows of its data set.
         normalization, tail: how their features are normalized (`tasks.data.normalization`).
         seed, hardware: as in `tasks.training.fit.fit`.
 
     Returns:
-        The metrics, and the history: a row an epoch.
+        The metrics, and the history with a row per epoch.
     """
     dataset = get_dataset(params.dataset)
     tables, _ = normalize_splits(dataset, data.table, data.rows, normalization, tail)
@@ -74,24 +75,29 @@ def train_once(
         splits[split] = to_examples(params, columns, data.schema)
     logger.info("%s: seed %d, %s", name, seed, normalization)
     keras.backend.clear_session()
-    network = network_name(name, data.schema["source"])
+    network = network_name(name, data.schema.source)
     fitted = fit(name, params, seed, hardware, splits["train"], splits["valid"], network)
     history = pd.DataFrame({"normalization": normalization, "seed": seed, **fitted.history})
     history.insert(2, "epoch", range(1, len(history) + 1))
-    metrics = {
-        "normalization": normalization,
-        "seed": seed,
-        "epochs": len(history),
-        "metrics": measure(fitted.model, params, data.schema, splits).metrics,
-    }
-    return metrics, history
+    metrics = measure(fitted.model, params, data.schema, splits).metrics
+    return LectureRun(normalization=normalization, seed=seed, epochs=len(history), metrics=metrics), history
 
 
-def write_lecture_recipe(name: str, schema: dict, runs: list[tuple[dict, pd.DataFrame]], folder: Path) -> None:
-    """Write `metrics.json` and `history.csv`, the metrics and the curves of every run of `train_once`."""
+def write_lecture_recipe(
+    name: str, schema: PreparedSchema, runs: list[tuple[LectureRun, pd.DataFrame]], folder: Path
+) -> None:
+    """Write `metrics.json` and `history.csv`, the metrics and the learning curves of every run.
+
+    Args:
+        name: of the model.
+        schema: of the data that it was trained on.
+        runs: what `train_once` returned.
+        folder: where the two files are put.
+    """
     metrics, histories = zip(*runs, strict=True)
-    facts = {"name": name, "source": schema["source"], "raw_sha256": schema["raw_sha256"], "runs": list(metrics)}
-    write_json(folder / "metrics.json", facts)
+    write_metrics(
+        LectureRecipeMetrics(name=name, source=schema.source, raw_sha256=schema.raw_sha256, runs=list(metrics)), folder
+    )
     pd.concat(histories).to_csv(folder / "history.csv", index=False)
 
 

@@ -1,1 +1,1 @@
-"""The report: one page a model and a data set, an overview, a comparison."""
+"""The report: an overview, a page for each model and each data set, and a comparison of two revisions."""

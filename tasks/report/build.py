@@ -1,6 +1,6 @@
-"""Report: pages that work from a file without a network, and `summary.json`.
+"""Build the report: pages that open from a file without a network, and `summary.json`.
 
-index.html has all models; models/ and datasets/ a page for each; assets/ what the pages' script needs.
+index.html compares all models; models/ and datasets/ have a page for each; assets/ holds the scripts.
 """
 
 import shutil
@@ -17,47 +17,69 @@ from prefect import task
 from config import paths
 from config.params import Params
 from runtime.errors import UserError
-from tasks.data.files import write_json
-from tasks.report.charts import drawn_beside
+from tasks.data.raw import Provenance
+from tasks.evaluation.metrics_files import ModelMetrics
+from tasks.report.charts import chart_pool
 from tasks.report.dataset_page import describe_data
-from tasks.report.formatting import duration, number, percent, signed, sourced
-from tasks.report.index_page import SUMMARY, describe_overview, summarize
+from tasks.report.formatting import MARKS, duration, number, percent, signed, sourced
+from tasks.report.index_page import describe_overview, summarize
 from tasks.report.model_page import describe_model
-from tasks.report.read import Artifacts, Data, read_artifacts, read_baselines, read_data, read_lecture_recipe
+from tasks.report.read import (
+    Artifacts,
+    BaselineResult,
+    Data,
+    LectureRecipe,
+    read_artifacts,
+    read_baselines,
+    read_data,
+    read_lecture_recipe,
+)
+from tasks.report.summary import SummaryRow, write_summary
 
 TEMPLATES = Path(__file__).parent / "templates"
-bundle = partial(vl_convert.javascript_bundle, "window.vegaEmbed = vegaEmbed;")  # Vega for the pages' script
+# The page loads this script; without a file, the browser would log an error. `make pipeline` replaces it.
+NO_RUN = "window.lastRun = null;\n"
+bundle = partial(vl_convert.javascript_bundle, "window.vegaEmbed = vegaEmbed;")  # Vega
 
 
-def report(params: Params, folder: Path, endings: dict[str, str]) -> None:
-    """Write the pages and `summary.json` of all models and data sets of `params` into `folder`.
+def report(params: Params, folder: Path, statuses: dict[str, str]) -> None:
+    """Write the pages of all models and data sets, and `summary.json`.
 
-    endings: what became of the stages that a run did not do, such as "failed". `summary.json` is of whole runs alone:
-    there is none then, nor where a model is missing. What is not there or damaged is told on its page.
-    Raises UserError where there is no model.
+    A file that is missing or damaged is named on its page. `summary.json` is written only if every stage is done and
+    every model is there.
+
+    Args:
+        params: the parameters of the workspace.
+        folder: an empty folder, for `paths.REPORTS`.
+        statuses: the status, such as "failed", of each stage that the last run did not complete.
+
+    Raises:
+        UserError: if there is no model.
     """
     artifacts = {name: read_artifacts(name) for name in params.models}
     if all(read.metrics is None for read in artifacts.values()):
         raise UserError(f"{paths.ARTIFACTS}: there is no model to report on. Run `make pipeline` or `dvc repro` first.")
-    parities = {name: read_lecture_recipe(name) for name in params.lecture_recipes}
+    recipes = {name: read_lecture_recipe(name) for name in params.lecture_recipes}
     baselines = read_baselines(params)
     data = {name: read_data(name) for name in params.datasets}
-    summary = summarize(params, artifacts, parities, baselines)
-    if not endings and len(summary) == len(params.models) + len(params.baselines):
-        write_json(folder / SUMMARY, summary)
+    summary = summarize(params, artifacts, recipes, baselines)
+    if not statuses and len(summary) == len(params.models) + len(params.baselines):
+        write_summary(summary, folder)
 
-    with drawn_beside() as processes:
+    with chart_pool() as processes:
         script = processes.submit(bundle)  # which takes a second or two
-        pages = describe_pages(params, summary, artifacts, parities, baselines, data, endings)
+        pages = describe_pages(params, summary, artifacts, recipes, baselines, data, statuses)
         write = page_writer(params, folder)
-        for page in pages:  # as they are all described, their charts are being drawn
+        for page in pages:  # the pool renders the charts of all pages meanwhile
             write(page)
         write_assets(folder / "assets", script.result())
+    if not paths.LAST_RUN.exists():
+        (folder / paths.LAST_RUN.name).write_text(NO_RUN, encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the report. sources: of the figures on it, real or sample. values: what the template shows."""
+    """A page of the report. sources: of its metrics, real or sample. values: what the template shows."""
 
     path: str
     template: str
@@ -67,24 +89,35 @@ class Page:
 
 def describe_pages(
     params: Params,
-    summary: list[dict[str, Any]],
+    summary: list[SummaryRow],
     artifacts: dict[str, Artifacts],
-    parities: dict[str, dict | None],
-    baselines: dict[str, dict],
+    recipes: dict[str, LectureRecipe | None],
+    baselines: dict[str, BaselineResult],
     data: dict[str, Data],
-    endings: dict[str, str],
+    statuses: dict[str, str],
 ) -> list[Page]:
-    overview = describe_overview(params, summary, artifacts, data, endings)
-    pages = [Page("index.html", "overview.html.jinja", [row["source"] for row in summary], overview)]
+    """Return all pages.
+
+    Args:
+        params: the parameters of the workspace.
+        summary: of `summarize`.
+        artifacts: what `train` wrote, by model.
+        recipes: the runs by the lecture recipe, by model.
+        baselines: what `baselines` wrote, by name.
+        data: what `ingest` and `prepare` wrote, by data set.
+        statuses: the status of each stage that the last run did not complete.
+    """
+    overview = describe_overview(params, summary, artifacts, data, statuses)
+    pages = [Page("index.html", "overview.html.jinja", [row.source for row in summary], overview)]
     for name, read in artifacts.items():
         recipe = params.models[name]
-        rivals = {
-            other: rival
-            for other, rival in baselines.items()
-            if (rival["dataset"], rival["target"]) == (recipe.dataset, recipe.target)
+        compared = {
+            other: baseline
+            for other, baseline in baselines.items()
+            if (baseline.metrics.dataset, baseline.metrics.target) == (recipe.dataset, recipe.target)
         }
-        ending = endings.get(f"train@{name}")
-        described = describe_model(read, params, data[recipe.dataset], parities.get(name), rivals, ending)
+        status = statuses.get(f"train@{name}")
+        described = describe_model(read, params, data[recipe.dataset], recipes.get(name), compared, status)
         pages.append(Page(f"models/{name}.html", "model.html.jinja", sources_of(read.metrics), described))
     for name, known in data.items():
         used_by = [model for model, recipe in params.models.items() if recipe.dataset == name]
@@ -94,8 +127,18 @@ def describe_pages(
 
 
 def comparison(params: Params, old: str, new: str, folder: Path) -> None:
-    """Write `compare.html`, what differs between two revisions, into `folder`; see `compare` for what it raises."""
-    from tasks.report.comparison import compare  # brings DVC, which the report does without
+    """Write `compare.html`, the differences between two revisions.
+
+    Args:
+        params: the parameters of the workspace.
+        old: a revision.
+        new: another one.
+        folder: an empty folder, for `paths.REPORTS`.
+
+    Raises:
+        UserError: for an unknown revision, and outside git.
+    """
+    from tasks.report.comparison import compare  # imports DVC, which the report does not need
 
     page = Page("compare.html", "comparison.html.jinja", [params.data.source], compare(old, new))
     page_writer(params, folder)(page)
@@ -103,12 +146,12 @@ def comparison(params: Params, old: str, new: str, folder: Path) -> None:
         write_assets(folder / "assets", bundle())
 
 
-def sources_of(facts: dict[str, Any] | None) -> list[str]:
-    return [facts["source"]] if facts else []
+def sources_of(facts: ModelMetrics | Provenance | None) -> list[str]:
+    return [facts.source] if facts else []
 
 
 def page_writer(params: Params, folder: Path) -> Callable[[Page], None]:
-    """Return what writes a page below `folder`."""
+    """Return a function that writes a page below `folder`."""
     templates = open_templates()
     common = {"models": list(params.models), "datasets": list(params.datasets)}
 
@@ -128,12 +171,12 @@ def open_templates() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"number": number, "signed": signed, "duration": duration, "percent": percent}
-    environment.globals["sourced"] = sourced
+    environment.globals |= {"sourced": sourced, "marks": MARKS}
     return environment
 
 
 def write_assets(folder: Path, vega: str) -> None:
-    """Write the pages' script, and Vega for it, which draws a chart anew when it is pointed at."""
+    """Write the pages' script, and Vega, by which it makes charts interactive."""
     folder.mkdir()
     shutil.copy(TEMPLATES / "report.js", folder)
     (folder / "vega.js").write_text(vega, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Charts: Vega-Lite specifications, each drawn as SVG, and kept beside it for the page's script.
+"""Charts: Vega-Lite specifications, each rendered as SVG and kept for the page's script.
 
-The SVG needs no script, prints, and follows the page's colours, which are CSS variables; its `description` is the text
-alternative. Where the script runs, a chart that is pointed at is drawn again from its specification and tells values.
+The SVG needs no script, prints, and follows the page's colors, which are CSS variables; its `description` is the text
+alternative. When a reader points at a chart, the script renders it again from its specification, with tooltips.
 """
 
 import json
@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -17,63 +18,82 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
-from runtime.process_pool import processes_beside
+from runtime.process_pool import process_pool
+from tasks.report.formatting import number
+from tasks.report.verdict import Verdict
 
 WIDTH, HEIGHT = 400, 220
 SMALL_WIDTH, SMALL_HEIGHT = 220, 120
+RESULTS_WIDTH, RESULT_HEIGHT = 310, 24
 INK, FAINT, TRAIN, VALID, TEST = "var(--ink)", "var(--faint)", "var(--train)", "var(--valid)", "var(--test)"
 SPLITS = alt.Scale(domain=["train", "valid", "test"], range=[TRAIN, VALID, TEST])
+# Color and shape of the marks in the charts by task; the page has the legend.
+KINDS = {
+    "network": (TRAIN, "circle"),
+    "baseline": (VALID, "square"),
+    "lecture notes, test": (TEST, "diamond"),
+    "lecture notes, valid": (TEST, "cross"),
+}
+MAX_SPREADS = 2  # of the models and references; a baseline farther from them lies beyond the axis
 BINS = 40
-FEW = 200  # rows that are drawn one by one
-MOST_PROCESSES = 4  # that draw; there is not enough to draw for more
-UNSEEN = {"size": 60, "opacity": 0}  # a point of a line, which tells its values all the same
+MAX_POINTS = 200  # more rows than these are binned
+MAX_PROCESSES = 4  # there are not enough charts for more
+INVISIBLE_POINT = {"size": 60, "opacity": 0}  # a point of a line that only its tooltip needs
 
-_drawing: ContextVar[Executor] = ContextVar("drawing")
+_pool: ContextVar[Executor] = ContextVar("pool")
 
 
 @dataclass(frozen=True)
-class Figure:
+class Chart:
     """A chart of a page.
 
-    drawn: its SVG. told: its text alternative. title: of a small one, without axis titles. zooms: because a part of it
-    shows more than the whole.
+    svg: its rendering. description: its text alternative. title: of a small one, which has no axis titles.
+    zooms: whether a reader can zoom, because a part of it shows more than the whole.
     """
 
     specification: dict
-    drawn: Future[str]
-    told: str
+    svg: Future[str]
+    description: str
     title: str
     zooms: bool
 
     def __html__(self) -> str:
         kept = json.dumps(self.specification, separators=(",", ":")).replace("<", "\\u003c")  # no tag within a script
         caption = Markup("<figcaption>{}</figcaption>").format(self.title) if self.title else ""
-        drawn = self.drawn.result().replace("<svg ", '<svg aria-hidden="true" ', 1)  # its frame has the text
-        picture = Markup('<div class="picture" role="img" tabindex="0" aria-label="{}">{}</div>').format(
-            self.told, Markup(drawn)
+        svg = self.svg.result().replace("<svg ", '<svg aria-hidden="true" ', 1)  # its frame has the text
+        frame = Markup('<div class="image" role="img" tabindex="0" aria-label="{}">{}</div>').format(
+            self.description, Markup(svg)
         )
         zooms = Markup(" data-zooms") if self.zooms else ""
         return Markup('<figure class="chart"{}>{}{}<script type="application/json">{}</script></figure>').format(
-            zooms, caption, picture, Markup(kept)
+            zooms, caption, frame, Markup(kept)
         )
 
 
 @contextmanager
-def drawn_beside() -> Iterator[Executor]:
-    """Draw the figures that the block makes in processes beside it, for a conversion lets no other thread go on."""
-    # What Altair looks at otherwise, chart by chart, is of our own making.
-    with processes_beside(MOST_PROCESSES) as processes, debug_mode(False):
-        token = _drawing.set(processes)
+def chart_pool() -> Iterator[Executor]:
+    """Render the charts that the block makes in a process pool, because vl-convert holds the GIL."""
+    # Altair would validate each chart against the schema of Vega-Lite; the charts are ours, so that is skipped.
+    with process_pool(MAX_PROCESSES) as processes, debug_mode(False):
+        token = _pool.set(processes)
         try:
             yield processes
         finally:
-            _drawing.reset(token)
+            _pool.reset(token)
 
 
-def figure(
+def render(
     chart: alt.Chart | alt.LayerChart, width: int = WIDTH, height: int = HEIGHT, title: str = "", zooms: bool = False
-) -> Figure:
-    """Return the chart as a figure of the page, which is being drawn; see `Figure` and `drawn_beside`."""
+) -> Chart:
+    """Return the chart for a page; the pool of `chart_pool` renders it meanwhile.
+
+    Args:
+        chart: what to render; it or its first described layer has the text alternative.
+        width: of the plot in pixels, without axes.
+        height: likewise.
+        title: a caption above it.
+        zooms: whether a reader can zoom into it.
+    """
     styled = (
         chart.properties(width=width, height=height, background="transparent")
         .configure_view(stroke=None)
@@ -92,26 +112,110 @@ def figure(
     )
     with alt.data_transformers.disable_max_rows():  # the limit is for charts that carry their data
         specification = styled.to_dict(validate=False)
-    told = next(filter(None, (part.get("description") for part in [specification, *specification.get("layer", [])])))
-    drawn = _drawing.get().submit(vl_convert.vegalite_to_svg, still(specification))
-    return Figure(specification, drawn, told, title, zooms)
+    parts = [specification, *specification.get("layer", [])]
+    description = next(filter(None, (part.get("description") for part in parts)))
+    svg = _pool.get().submit(vl_convert.vegalite_to_svg, static(specification))
+    return Chart(specification, svg, description, title, zooms)
 
 
-def still(specification: dict) -> dict:
-    """Leave out what a picture has no use for, and what most of it would be: points that are not seen, and a text for
-    each mark, as the whole has one.
+def static(specification: dict) -> dict:
+    """Leave out what a static image does not need and what would be most of it: invisible points, and a text for each
+    mark, because the whole chart has one.
     """
 
-    def seen(part: dict) -> dict:
-        mark = {key: value for key, value in part["mark"].items() if (key, value) != ("point", UNSEEN)}
+    def visible(part: dict) -> dict:
+        mark = {key: value for key, value in part["mark"].items() if (key, value) != ("point", INVISIBLE_POINT)}
         return {**part, "mark": mark}
 
     plain = {**specification, "config": {**specification["config"], "aria": False}}
-    return {**plain, "layer": [seen(part) for part in plain["layer"]]} if "layer" in plain else seen(plain)
+    return {**plain, "layer": [visible(part) for part in plain["layer"]]} if "layer" in plain else visible(plain)
 
 
-def learning_curves(history: pd.DataFrame, column: str) -> Figure:
-    """Draw `column` on train and valid after each epoch. history: columns epoch, column, val_column."""
+@dataclass(frozen=True)
+class Result:
+    """A row of the chart of a task: what a model reached on test, and how that compares with the notes, if it does."""
+
+    name: str
+    kind: str
+    value: float
+    verdict: Verdict | None
+
+
+def results(rows: list[Result], title: str, axis: str) -> Chart:
+    """Draw what models and baselines reach on a task, and what the lecture notes print, on one axis.
+
+    Args:
+        rows: the results, the best first.
+        title: the task, for the text alternative.
+        axis: the title of the axis: the metric, its unit and its better direction.
+    """
+    low, high = axis_range(rows)
+    points: list[dict[str, Any]] = []
+    for row in rows:
+        place = {"label": f"{row.name}\u2003{number(row.value)}", "name": row.name}
+        points.append(place | {"kind": row.kind, "value": row.value})
+        if row.verdict:
+            points.append(place | {"kind": f"lecture notes, {row.verdict.split}", "value": row.verdict.reference})
+    frame = pd.DataFrame(points)
+    beyond = frame[(frame["value"] < low) | (frame["value"] > high)]
+    beyond = beyond.assign(text=["◀" if value < low else "▶" for value in beyond["value"]])
+    within = frame.drop(beyond.index)
+    values = ", ".join(f"{row.name} {number(row.value)}" for row in rows)
+    notes = ", ".join(
+        f"{row.name} {number(row.verdict.reference)} ({row.verdict.split})" for row in rows if row.verdict
+    )
+    description = f"{title}. {axis}: {values}." + (f" The lecture notes print: {notes}." if notes else "")
+    colors, shapes = zip(*KINDS.values(), strict=True)
+    color = alt.Color("kind:N", scale=alt.Scale(domain=list(KINDS), range=list(colors)), legend=None)
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=list(KINDS), range=list(shapes)), legend=None)
+    order = list(dict.fromkeys(frame["label"]))
+    y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=320, ticks=False, domain=False, grid=True))
+    logarithmic = low > 0 and high > 100 * low
+    scale = alt.Scale(type="log") if logarithmic else alt.Scale(domain=[low, high], zero=False)
+    x = alt.X("value:Q", title=axis, scale=scale, axis=alt.Axis(labelOverlap=True, grid=not logarithmic))
+    tooltip = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("kind:N"),
+        alt.Tooltip("value:Q", format=".5g"),
+    ]
+    from_notes = within["kind"].str.startswith("lecture notes")
+    layers = [
+        alt.Chart(within[within["kind"] != "lecture notes, valid"])
+        .mark_line(color=FAINT, strokeWidth=4)
+        .encode(x, y, alt.Detail("name:N")),
+        *(
+            alt.Chart(part).mark_point(filled=True, size=size, opacity=1).encode(x, y, color, shape, tooltip=tooltip)
+            for part, size in ((within[from_notes], 170), (within[~from_notes], 60))
+            if len(part)
+        ),
+    ]
+    if len(beyond):
+        edges = beyond.assign(edge=beyond["value"].clip(low, high))
+        layers.append(
+            alt.Chart(edges).mark_text(size=14).encode(alt.X("edge:Q"), y, color, alt.Text("text:N"), tooltip=tooltip)
+        )
+    return render(alt.layer(*layers, description=description), RESULTS_WIDTH, RESULT_HEIGHT * len(rows))
+
+
+def axis_range(rows: list[Result]) -> tuple[float, float]:
+    """Return the least and the greatest value on the axis of a task.
+
+    A baseline far from all models and references would squeeze them into one point, so it lies beyond the axis.
+    """
+    compared = [row.value for row in rows if row.kind == "network"]
+    compared += [row.verdict.reference for row in rows if row.verdict]
+    values = [row.value for row in rows] + compared
+    spread = max(compared) - min(compared) if compared else 0
+    if spread:
+        near = (min(compared) - MAX_SPREADS * spread, max(compared) + MAX_SPREADS * spread)
+        values = [value for value in values if near[0] <= value <= near[1]]
+    margin = 0.08 * (max(values) - min(values)) or 0.1 * abs(max(values)) or 1.0
+    logarithmic = min(values) > 0 and max(values) > 100 * min(values)
+    return (min(values), max(values)) if logarithmic else (min(values) - margin, max(values) + margin)
+
+
+def learning_curves(history: pd.DataFrame, column: str) -> Chart:
+    """Draw `column` on train and validation after each epoch. history: columns epoch, column and val_column."""
     curves = history.rename(columns={column: "train", f"val_{column}": "valid"})
     curves = curves.melt("epoch", ["train", "valid"], var_name="split", value_name="value").dropna()
     last = history.iloc[-1]
@@ -121,7 +225,7 @@ def learning_curves(history: pd.DataFrame, column: str) -> Figure:
             description=f"{column} by epoch; after {len(history)} epochs {last[column]:.4g} on train and "
             f"{last[f'val_{column}']:.4g} on valid",
         )
-        .mark_line(strokeWidth=2, point={"size": 16} if len(history) <= 60 else UNSEEN)
+        .mark_line(strokeWidth=2, point={"size": 16} if len(history) <= 60 else INVISIBLE_POINT)
         .encode(
             alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)),
             alt.Y("value:Q", title=column, scale=scale_of(curves["value"])),
@@ -133,24 +237,27 @@ def learning_curves(history: pd.DataFrame, column: str) -> Figure:
             ],
         )
     )
-    return figure(chart, zooms=True)
+    return render(chart, zooms=True)
 
 
-def lecture_recipe_curves(history: pd.DataFrame, column: str, settled: int) -> Figure:
-    """Draw `column` on valid by epoch, a line a seed, coloured by preparation.
+def lecture_recipe_curves(history: pd.DataFrame, column: str, settled: int) -> Chart:
+    """Draw `column` on validation by epoch, a line for each seed, colored by normalization.
 
-    history: columns normalization, seed, epoch, val_column. settled: the epochs after which the highest counts.
+    Args:
+        history: columns normalization, seed, epoch and val_column.
+        column: the metric to draw.
+        settled: the epoch after which the highest value counts.
     """
     kinds = list(history["normalization"].unique())
     values = history.rename(columns={f"val_{column}": "value"})[["normalization", "seed", "epoch", "value"]]
     highest = values[values["epoch"] > settled].groupby("normalization")["value"].max()
-    told = ", ".join(f"{highest[kind]:.3g} with {kind}" for kind in kinds if kind in highest) or "none"
+    peaks = ", ".join(f"{highest[kind]:.3g} with {kind}" for kind in kinds if kind in highest) or "none"
     chart = (
         alt.Chart(
             values,
-            description=f"{column} on valid by epoch for each seed; highest after epoch {settled}: {told}",
+            description=f"{column} on valid by epoch for each seed; highest after epoch {settled}: {peaks}",
         )
-        .mark_line(strokeWidth=1.5, opacity=0.75, point={"size": 10} if len(values) <= 400 else UNSEEN)
+        .mark_line(strokeWidth=1.5, opacity=0.75, point={"size": 10} if len(values) <= 400 else INVISIBLE_POINT)
         .encode(
             alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)),
             alt.Y("value:Q", title=f"{column} on valid", scale=alt.Scale(zero=False)),
@@ -164,7 +271,7 @@ def lecture_recipe_curves(history: pd.DataFrame, column: str, settled: int) -> F
             ],
         )
     )
-    return figure(chart, zooms=True)
+    return render(chart, zooms=True)
 
 
 def scale_of(values: pd.Series) -> alt.Scale:
@@ -173,15 +280,15 @@ def scale_of(values: pd.Series) -> alt.Scale:
     return alt.Scale(type="log") if logarithmic else alt.Scale(zero=False)
 
 
-def predicted_against_true(predictions: pd.DataFrame, unit: str) -> Figure:
-    """Draw where predictions lie against the truth, binned when there are many. Columns: true, predicted."""
+def predicted_against_true(predictions: pd.DataFrame, unit: str) -> Chart:
+    """Draw predictions against true values, binned if there are many. predictions: columns true and predicted."""
     values = predictions[["true", "predicted"]].astype(float)
     low, high = float(values.min().min()), float(values.max().max())
     diagonal = pd.DataFrame({"true": [low, high], "predicted": [low, high]})
     line = alt.Chart(diagonal).mark_line(color=VALID, strokeDash=[4, 3]).encode(alt.X("true:Q"), alt.Y("predicted:Q"))
     description = f"predicted against true for {len(values)} test rows; the dashed line is perfect"
     x_title, y_title = f"true{unit}", f"predicted{unit}"
-    if len(values) <= FEW:
+    if len(values) <= MAX_POINTS:
         marks = (
             alt.Chart(values, description=description)
             .mark_circle(color=TRAIN, size=50)
@@ -191,7 +298,7 @@ def predicted_against_true(predictions: pd.DataFrame, unit: str) -> Figure:
                 tooltip=[alt.Tooltip("true:Q", format=".4g"), alt.Tooltip("predicted:Q", format=".4g")],
             )
         )
-        return figure(marks + line, zooms=True)
+        return render(marks + line, zooms=True)
     width = (high - low) / BINS
     cells = ((values - low) // width).clip(upper=BINS - 1) * width + low
     counted = cells.value_counts().reset_index(name="rows")
@@ -212,11 +319,11 @@ def predicted_against_true(predictions: pd.DataFrame, unit: str) -> Figure:
             ],
         )
     )
-    return figure(marks + line, zooms=True)
+    return render(marks + line, zooms=True)
 
 
-def residuals(errors: pd.Series, unit: str) -> Figure:
-    """Draw how the residuals, predicted - true, are distributed."""
+def residuals(errors: pd.Series, unit: str) -> Chart:
+    """Draw the distribution of the residuals, predicted - true."""
     binned = pd.cut(errors, min(BINS, max(5, len(errors) // 5)))
     counted = binned.value_counts(sort=False)
     frame = pd.DataFrame(
@@ -237,12 +344,18 @@ def residuals(errors: pd.Series, unit: str) -> Figure:
             tooltip=[alt.Tooltip("from:Q", format=".3g"), alt.Tooltip("to:Q", format=".3g"), alt.Tooltip("rows:Q")],
         )
     )
-    return figure(chart)
+    return render(chart)
 
 
-def error_map(cells: pd.DataFrame, size: float, unit: str) -> Figure:
-    """Draw the mean residual of each cell of the map. cells: of `regression.on_map`; size: of a cell in degrees."""
-    most = float(cells["residual"].abs().quantile(0.98)) or 1.0
+def error_map(cells: pd.DataFrame, size: float, unit: str) -> Chart:
+    """Draw the mean residual of each cell of the map.
+
+    Args:
+        cells: of `regression.on_map`.
+        size: the size of a cell in degrees.
+        unit: of the residuals, as the legend has it.
+    """
+    limit = float(cells["residual"].abs().quantile(0.98)) or 1.0
     frame = cells.assign(east=cells["longitude"] + size, north=cells["latitude"] + size).round(4)
     worst = cells.iloc[int(cells["residual"].abs().to_numpy().argmax())]
     chart = (
@@ -259,7 +372,7 @@ def error_map(cells: pd.DataFrame, size: float, unit: str) -> Figure:
             alt.Y2("north:Q"),
             alt.Color(
                 "residual:Q",
-                scale=alt.Scale(scheme="blueorange", domain=[-most, 0, most], clamp=True),
+                scale=alt.Scale(scheme="blueorange", domain=[-limit, 0, limit], clamp=True),
                 legend=alt.Legend(title=f"predicted − true{unit}", titleColor=INK, titleLimit=300),
             ),
             tooltip=[
@@ -270,10 +383,10 @@ def error_map(cells: pd.DataFrame, size: float, unit: str) -> Figure:
             ],
         )
     )
-    return figure(chart, 340, 360, zooms=True)
+    return render(chart, 340, 360, zooms=True)
 
 
-def calibration(bins: list[dict], error: float) -> Figure:
+def calibration(bins: list[dict], error: float) -> Chart:
     """Draw accuracy against confidence. bins: of `classification.calibration`."""
     line = (
         alt.Chart(pd.DataFrame({"confidence": [0, 1], "accuracy": [0, 1]}))
@@ -298,17 +411,17 @@ def calibration(bins: list[dict], error: float) -> Figure:
             ],
         )
     )
-    return figure(line + marks)
+    return render(line + marks)
 
 
-def distribution(bins: list[dict], name: str) -> Figure:
-    """Draw how a column is distributed in each split. bins: of `drift.histogram`."""
+def distribution(bins: list[dict], name: str) -> Chart:
+    """Draw the distribution of a column in each split. bins: of `drift.histogram`."""
     frame = pd.DataFrame(bins)
     ends = frame.groupby("split", sort=False).tail(1)
     frame = pd.concat([frame, ends.assign(**{"from": ends["to"]})])  # so that the last bin has its width
     chart = (
         alt.Chart(frame, description=f"distribution of {name} by split")
-        .mark_line(interpolate="step-after", strokeWidth=1.5, point=UNSEEN)
+        .mark_line(interpolate="step-after", strokeWidth=1.5, point=INVISIBLE_POINT)
         .encode(
             alt.X("from:Q", title=None, axis=alt.Axis(tickCount=4)),
             alt.Y("share:Q", title=None, axis=alt.Axis(format="%", tickCount=3)),
@@ -321,10 +434,10 @@ def distribution(bins: list[dict], name: str) -> Figure:
             ],
         )
     )
-    return figure(chart, SMALL_WIDTH, SMALL_HEIGHT, title=name)
+    return render(chart, SMALL_WIDTH, SMALL_HEIGHT, title=name)
 
 
-def class_balance(counts: dict[str, dict[str, int]]) -> Figure:
+def class_balance(counts: dict[str, dict[str, int]]) -> Chart:
     """Draw each class's share of each split. counts: split: class: rows."""
     frame = pd.DataFrame(
         [
@@ -350,4 +463,4 @@ def class_balance(counts: dict[str, dict[str, int]]) -> Figure:
             ],
         )
     )
-    return figure(chart, height=max(90, 34 * len(names)))
+    return render(chart, height=max(90, 34 * len(names)))

@@ -1,4 +1,4 @@
-"""Comparison: the figures and parameters of two revisions side by side, as DVC tells them apart."""
+"""Comparison: the metrics and parameters that differ between two revisions, as DVC finds them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,8 @@ from dvc.repo import Repo
 
 from config import paths
 from runtime.errors import UserError
+from tasks.report.formatting import number
+from tasks.report.verdict import Outcome, judge
 
 WORKSPACE = "workspace"
 
@@ -15,7 +17,7 @@ WORKSPACE = "workspace"
 def compare(old: str, new: str) -> dict[str, Any]:
     """Return what differs in metrics and parameters between two revisions: commits, branches, tags, experiments.
 
-    `workspace` is what lies in the current directory. Raises UserError for an unknown revision, and outside git.
+    `workspace` is the current directory. Raises UserError for an unknown revision, and outside git.
     """
     try:
         with Repo() as repo:
@@ -26,19 +28,18 @@ def compare(old: str, new: str) -> dict[str, Any]:
             f"{old} and {new} cannot be compared: {error}. A revision is a commit, a branch, a tag, an experiment of "
             f"`dvc exp show`, or `{WORKSPACE}`."
         ) from None
-    faults = [*read_faults(metrics), *read_faults(params)]
     changes = [change for by_key in params.get("diff", {}).values() for change in by_key.items()]
     return {
         "old": old,
         "new": new,
-        "faults": faults,
-        "figures": figures(metrics.get("diff", {})),
+        "faults": [*read_faults(metrics), *read_faults(params)],
+        "metrics": metric_rows(metrics.get("diff", {})),
         "params": [{"key": key, **change} for key, change in sorted(changes)],
     }
 
 
 def read_faults(diff: dict[str, Any]) -> list[str]:
-    """Return a sentence for each file that DVC could not read; raises UserError where a whole revision cannot be."""
+    """Return a sentence for each file that DVC could not read; raises UserError if a whole revision cannot be."""
     found = []
     for revision, faults in diff.get("errors", {}).items():
         if not isinstance(faults, dict):
@@ -47,30 +48,28 @@ def read_faults(diff: dict[str, Any]) -> list[str]:
     return sorted(found)
 
 
-def figures(diff: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the figures that differ, a row each: model, split, figure, old, new, change, and whether it is better.
+def metric_rows(diff: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return a row for each metric that differs: model, split, metric, old, new, change and outcome.
 
-    diff: of `dvc metrics diff`: by file, then by the dotted way in it.
+    diff: of `dvc metrics diff`: by file, then by the dotted key in it.
     """
     rows = []
     for path, changes in diff.items():
         model = "/".join(Path(path).parts[1:-1])
         for key, change in changes.items():
-            before, _, way = f".{key}".partition(".metrics.")
-            split, _, figure = way.partition(".")
-            if split in paths.SPLITS:  # before: of the baselines the name
-                rows.append({"model": before[1:] or model, "split": split, "figure": figure, **judge(figure, change)})
-    return sorted(rows, key=lambda row: (row["model"], paths.SPLITS.index(row["split"]), row["figure"]))
+            before, _, rest = f".{key}".partition(".metrics.")
+            split, _, metric = rest.partition(".")
+            if split in paths.SPLITS:
+                row = {"model": before[1:] or model, "split": split, "metric": metric}  # a baseline's name is a key
+                values = {"old": change["old"], "new": change["new"], "change": change.get("diff")}
+                rows.append(row | values | {"outcome": outcome(metric, change)})
+    return sorted(rows, key=lambda row: (row["model"], paths.SPLITS.index(row["split"]), row["metric"]))
 
 
-def judge(figure: str, change: dict[str, Any]) -> dict[str, Any]:
-    """Return old, new, change and whether that is for the better; None where either is not there or the same."""
-    difference = change.get("diff")
-    if difference in (None, 0):
-        return {"old": change["old"], "new": change["new"], "change": difference, "better": None}
-    less_is_better = figure.rpartition("_")[2] in ("loss", "rmse", "mae")
-    return {
-        **{key: change[key] for key in ("old", "new")},
-        "change": difference,
-        "better": (difference < 0) == less_is_better,
-    }
+def outcome(metric: str, change: dict[str, Any]) -> Outcome | None:
+    """Return what a change says: "same" if both values are shown as the same number; None if either is not there."""
+    if change.get("diff") is None:
+        return None
+    if number(change["old"]) == number(change["new"]):
+        return "same"
+    return judge(change["diff"], 0.0, metric)

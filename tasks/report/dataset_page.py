@@ -1,4 +1,4 @@
-"""Data: what the page of one data set shows."""
+"""Data set page: the content of the page of one data set."""
 
 from typing import Any
 
@@ -11,49 +11,49 @@ from tasks.report import charts, drift
 from tasks.report.images import to_png
 from tasks.report.read import Data
 
-# What `prepare` does, by the name of its method in params.yaml.
+# What `prepare` does to the features, by the name of the method in params.yaml.
 NORMALIZATIONS = {
-    "none": "None: the values are as they are.",
+    "none": "None: the values are unchanged.",
     "standard": "Each feature has mean 0 and standard deviation 1 on train.",
     "clipped": "Each feature is clipped to the middle of train, then has mean 0 and standard deviation 1 there.",
     "pixels": "Pixels are divided by 255.",
 }
 EXAMPLES = 10
-ODDEST = 10
+OUTLIERS = 10
 SHOWN_ROWS = 5
 
 
 def describe_data(read: Data, models: list[str]) -> dict[str, Any]:
-    """Return what the page of a data set shows. models: those that learn from it."""
+    """Return what the page of a data set shows. models: those that are trained on it."""
     page: dict[str, Any] = {
         "name": read.dataset.name,
         "title": read.dataset.title,
         "missing": read.missing,
         "provenance": read.provenance,
         "schema": read.schema,
-        "normalization": NORMALIZATIONS[read.statistics["method"]] if read.statistics else None,
+        "normalization": NORMALIZATIONS[read.normalization.method] if read.normalization else None,
         "models": models,
         "columns": describe_columns(read),
         "classes": None,
         "drift": [],
         "distributions": [],
-        "pictures": [],
-        "oddest": [],
-        "head": None,
+        "images": [],
+        "outliers": [],
+        "first_rows": None,
     }
     whole = read.table is not None and set(read.rows) == set(paths.SPLITS)
     return page | (describe_rows(read) if whole else {})
 
 
 def describe_rows(read: Data) -> dict[str, Any]:
-    """Return what the page shows of the rows themselves, all of which are there."""
+    """Return what the page shows of the rows, if all splits are there."""
     assert read.table is not None
     dataset, names = read.dataset, read.dataset.class_names
     values = {name: to_values(read.table[name]) for name in (*dataset.features, dataset.target)}
     labels = values[dataset.target]
     numbers = {name: column for name, column in values.items() if column.ndim == 1}
-    pictures = {name: column for name, column in values.items() if column.ndim == 3}
-    tested = {f"mean of {name}": column.mean(axis=(1, 2)) for name, column in pictures.items()} | numbers
+    images = {name: column for name, column in values.items() if column.ndim == 3}
+    tested = {f"mean of {name}": column.mean(axis=(1, 2)) for name, column in images.items()} | numbers
     drawn = {name: column for name, column in tested.items() if not (names and name == dataset.target)}
     shown: dict[str, Any] = {
         "drift": drift.compare_splits(tested, read.rows, bool(names)),
@@ -65,24 +65,32 @@ def describe_rows(read: Data) -> dict[str, Any]:
             for split, rows in read.rows.items()
         }
         shown["classes"] = {"counts": counts, "chart": charts.class_balance(counts)}
-    if not pictures:
-        shown["head"] = read.table.slice(0, SHOWN_ROWS).to_pylist()
-    for column in pictures.values():
+    if not images:
+        shown["first_rows"] = read.table.slice(0, SHOWN_ROWS).to_pylist()
+    for column in images.values():
         first = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)]
-        shown["pictures"] = tiles(column, first[:EXAMPLES], labels, names)
-        shown["oddest"] = tiles(column, drift.far_from_class(column, labels, ODDEST).tolist(), labels, names)
+        shown["images"] = tiles(column, first[:EXAMPLES], labels, names)
+        shown["outliers"] = tiles(column, drift.far_from_class(column, labels, OUTLIERS).tolist(), labels, names)
     return shown
 
 
-def tiles(pictures: np.ndarray, rows: list[int], labels: np.ndarray, names: Any) -> list[dict[str, Any]]:
+def tiles(images: np.ndarray, rows: list[int], labels: np.ndarray, names: Any) -> list[dict[str, Any]]:
+    """Return images with their class.
+
+    Args:
+        images: uint8 [all rows, height, width].
+        rows: those to show.
+        labels: the class of each row.
+        names: of the classes, if they have any.
+    """
     return [
-        {"index": row, "class": names[labels[row]] if names else labels[row], "png": to_png(pictures[row])}
+        {"index": row, "class": names[labels[row]] if names else labels[row], "png": to_png(images[row])}
         for row in rows
     ]
 
 
 def describe_columns(read: Data) -> list[dict[str, Any]]:
-    """Return name, type and use of each raw column, and of those that hold quantities how they are spread."""
+    """Return name, type and use of each raw column, and the quantiles of those that hold floats."""
     dataset = read.dataset
     described = []
     for field in dataset.schema:

@@ -1,4 +1,4 @@
-"""Drift: whether the splits of a data set look as if drawn from the same source, and which rows stand out."""
+"""Drift: whether the splits of a data set follow one distribution, and which rows are outliers."""
 
 from typing import Any
 
@@ -7,18 +7,23 @@ import numpy as np
 from config import paths
 
 SIGNIFICANCE = 0.01  # of all tests of a data set together (Bonferroni)
-NOTABLE = 0.1  # the least distance that is worth a word, however sure it is
+NOTABLE = 0.1  # a smaller distance is no drift, however significant it is
 FAR_OUT = 3.0  # interquartile ranges beyond the quartiles (Tukey, Exploratory Data Analysis, 1977)
 BINS = 24
 
 
 def compare_splits(columns: dict[str, np.ndarray], rows: dict[str, np.ndarray], classes: bool) -> list[dict[str, Any]]:
-    """Test for each column whether valid and test are distributed as train.
+    """Test for each column whether validation and test are distributed as train.
 
-    columns: name: values [all rows]. rows: of each split. classes: whether the last column holds classes.
-    Quantities by the two-sample Kolmogorov-Smirnov test, classes by the chi-squared test of homogeneity; the distance
-    is the greatest difference between the two distribution functions, or between two classes' shares. Drift is told
-    where the test says so at SIGNIFICANCE for all columns together and the distance is at least NOTABLE.
+    Numbers are tested by the two-sample Kolmogorov-Smirnov test, classes by the chi-squared test of homogeneity. The
+    distance is the greatest difference between the two distribution functions, or between the shares of a class. A
+    column drifts if the test is significant at SIGNIFICANCE for all columns together and the distance is at least
+    NOTABLE.
+
+    Args:
+        columns: the values of all rows, by name.
+        rows: the rows of each split.
+        classes: whether the last column holds classes.
     """
     from scipy.stats import chi2_contingency, ks_2samp
 
@@ -44,7 +49,7 @@ def compare_splits(columns: dict[str, np.ndarray], rows: dict[str, np.ndarray], 
 
 
 def far_out(values: np.ndarray) -> dict[str, Any]:
-    """Return how many values lie FAR_OUT interquartile ranges beyond the quartiles, and the bounds and extremes."""
+    """Return how many values lie FAR_OUT interquartile ranges beyond the quartiles, with bounds and extremes."""
     low, high = np.quantile(values, (0.25, 0.75))
     below, above = low - FAR_OUT * (high - low), high + FAR_OUT * (high - low)
     return {
@@ -72,14 +77,19 @@ def histogram(values: np.ndarray, rows: dict[str, np.ndarray]) -> list[dict[str,
     return found
 
 
-def far_from_class(pictures: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Return the numbers of the pictures that lie farthest from the mean picture of their class, the farthest first.
+def far_from_class(images: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Return the rows of the images that lie farthest from the mean image of their class, the farthest first.
 
-    pictures: uint8 [rows, height, width]. The distance is Euclidean, over the pixels.
+    The distance is Euclidean, over the pixels.
+
+    Args:
+        images: uint8 [rows, height, width].
+        labels: the class of each.
+        count: how many to return.
     """
-    distance = np.empty(len(pictures))
+    distance = np.empty(len(images))
     for label in np.unique(labels):
         mine = np.flatnonzero(labels == label)
-        flat = pictures[mine].reshape(len(mine), -1).astype(np.float32)
+        flat = images[mine].reshape(len(mine), -1).astype(np.float32)
         distance[mine] = np.linalg.norm(flat - flat.mean(axis=0), axis=1)
     return np.argsort(-distance, kind="stable")[:count]

@@ -1,26 +1,16 @@
-"""Figures: what stands for a model, how it compares with the notes, and how numbers are written."""
+"""Formatting: how numbers and durations are written on the pages."""
 
 import json
 from typing import Any
 
 from markupsafe import Markup, escape
 
-# The figure that stands for a model, by task; and whether more of it is better.
-MAIN_FIGURE = {"regression": ("rmse", False), "binary": ("accuracy", True), "multiclass": ("accuracy", True)}
-
-
-def verdict(metrics: dict, notes: dict, figure: str, more_is_better: bool) -> dict[str, Any] | None:
-    """Compare `figure` with the notes' on test, or on valid where they print no other; None without one."""
-    for split in ("test", "valid"):
-        if figure in notes.get(split, {}):
-            ours, theirs = metrics[split][figure], notes[split][figure]
-            gain = ours - theirs if more_is_better else theirs - ours
-            return {"split": split, "notes": theirs, "difference": ours - theirs, "reached": gain >= 0}
-    return None
+# The mark of each verdict; the pages add the word for screen readers.
+MARKS = {"better": "✓", "worse": "✗", "same": "≈"}
 
 
 def number(value: float) -> str:
-    """Format a figure with four decimals, or two digits where it is smaller; a count with separators."""
+    """Format a metric with four decimals, or two digits if it is smaller; a count with separators."""
     if isinstance(value, int):
         return f"{value:,}"
     magnitude = abs(value)
@@ -43,9 +33,15 @@ def percent(share: float) -> str:
 
 
 def sourced(value: float | None, path: Any = None, *keys: Any) -> Markup:
-    """Return a figure for the page, which keeps its exact value and the place in a JSON file where it comes from.
+    """Return a number for the page that keeps its exact value and its place in a JSON file.
 
-    path, keys: the file and the way in it, written as a JSON pointer (RFC 6901).
+    Args:
+        value: the number; None is shown as a dash.
+        path: the file that holds it, if it was not calculated for the page.
+        keys: the keys that lead to it, written as a JSON pointer (RFC 6901).
+
+    Returns:
+        A `<data>` element.
     """
     if value is None:
         return Markup("–")

@@ -1,4 +1,4 @@
-"""Pictures: arrays as PNG in the page itself."""
+"""Images: arrays as PNG within the page."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ GAP = 1  # pixels between the tiles of a sheet
 
 
 def to_png(pixels: np.ndarray) -> str:
-    """Return a uint8 picture [height, width] or [height, width, 3] as a data URI."""
+    """Return a uint8 image [height, width] or [height, width, 3] as a data URI."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -19,14 +19,13 @@ def to_png(pixels: np.ndarray) -> str:
 
 
 def sheet(tiles: np.ndarray) -> np.ndarray:
-    """Lay pictures [count, height, width] or [count, height, width, 3] out in rows of COLUMNS, with a gap between.
+    """Lay out images [count, height, width] or [count, height, width, 3] in rows of COLUMNS, with a gap between.
 
-    Values are stretched to uint8: from the least to the greatest of all of them, or so that 0 is the middle grey where
-    there are negative ones.
+    Values are scaled to uint8 by the greatest magnitude: 0 is black, or the middle gray if some are negative.
     """
     values = tiles.astype(np.float32)
-    most = float(np.abs(values).max()) or 1.0
-    unit = values / most / 2 + 0.5 if values.min() < 0 else values / most
+    limit = float(np.abs(values).max()) or 1.0
+    unit = values / limit / 2 + 0.5 if values.min() < 0 else values / limit
     shown = np.round(255 * unit).astype(np.uint8)
     count, height, width = shown.shape[:3]
     columns = min(COLUMNS, count)
@@ -39,9 +38,9 @@ def sheet(tiles: np.ndarray) -> np.ndarray:
 
 
 def filter_tiles(kernel: np.ndarray) -> np.ndarray:
-    """Turn a kernel [height, width, channels, filters] into tiles: grey for one channel, coloured for three.
+    """Turn a kernel [height, width, channels, filters] into tiles: gray for one channel, color for three.
 
-    Of more channels the mean is shown.
+    Of other numbers of channels it is the mean.
     """
     tiles = np.moveaxis(kernel, -1, 0)
     if tiles.shape[-1] == 3:

@@ -1,82 +1,124 @@
-"""Overview: all models and baselines side by side, as `summary.json` and as the first page."""
+"""Overview: all models and baselines side by side, as `summary.json` and as the first page (index.html)."""
 
-import json
 import subprocess
+from dataclasses import dataclass
 from typing import Any
 
 from config import paths
 from config.params import Params
 from datasets import get_dataset
-from tasks.data import contracts
-from tasks.report.formatting import MAIN_FIGURE, verdict
+from tasks.evaluation.metrics_files import ModelMetrics
+from tasks.publishing.records import RunRecord
+from tasks.report import charts
 from tasks.report.model_page import comparable_notes, is_out_of_date
-from tasks.report.read import Artifacts, Data
+from tasks.report.read import Artifacts, BaselineResult, Data, LectureRecipe
+from tasks.report.summary import FILE, SummaryRow, SummarySeconds, parse_summary
+from tasks.report.verdict import PRIMARY_METRIC, Evidence, compare_with_reference, lower_is_better
 
-SUMMARY = "summary.json"
+
+@dataclass(frozen=True)
+class Committed:
+    """The commit that last changed summary.json, and the rows of it by name."""
+
+    commit: str
+    rows: dict[str, SummaryRow]
 
 
 def summarize(
-    params: Params, artifacts: dict[str, Artifacts], parities: dict[str, dict | None], baselines: dict[str, dict]
-) -> list[dict[str, Any]]:
-    """Return the content of summary.json: an object a model, then one a baseline, in the order of params.yaml.
+    params: Params,
+    artifacts: dict[str, Artifacts],
+    lecture_recipes: dict[str, LectureRecipe | None],
+    baselines: dict[str, BaselineResult],
+) -> list[SummaryRow]:
+    """Return a row for each model, then for each baseline, in the order of params.yaml; none for missing ones.
 
-    A model that was not measured is left out.
+    Args:
+        params: of params.yaml.
+        artifacts: what `train` has written, by model.
+        lecture_recipes: what `lecture_recipe` has written, by model.
+        baselines: what `baselines` has written.
     """
     networks = [
-        {
-            "name": name,
-            "kind": "network",
-            "dataset": read.metrics["dataset"],
-            "task": read.metrics["task"],
-            "source": read.metrics["source"],
-            "params": read.metrics["parameters"]["total"],
-            "metrics": read.metrics["metrics"],
-            "probes": read.metrics["probes"],
-            "notes": comparable_notes(params, name, read.metrics["source"]),
-            "notes_recipe": (parities.get(name) or {}).get("runs"),
-            "seconds": {step: read.run["seconds"][step] for step in ("fit", "total")} if read.run else None,
-        }
+        summarize_network(params, read.metrics, read.run, lecture_recipes.get(name))
         for name, read in artifacts.items()
         if read.metrics
     ]
-    return networks + [
-        {
-            "name": name,
-            "kind": "baseline",
-            **{key: read[key] for key in ("dataset", "task", "source")},
-            "params": read["parameters"]["total"],
-            "metrics": read["metrics"],
-            "probes": {},
-            "notes": comparable_notes(params, name, read["source"]),
-            "notes_recipe": None,
-            "seconds": {"fit": read["seconds"]["fit"], "total": read["seconds"]["fit"]} if read["seconds"] else None,
-        }
-        for name, read in baselines.items()
-    ]
+    return networks + [summarize_baseline(params, name, read) for name, read in baselines.items()]
+
+
+def summarize_network(
+    params: Params, metrics: ModelMetrics, run: RunRecord | None, lecture_recipe: LectureRecipe | None
+) -> SummaryRow:
+    return SummaryRow(
+        name=metrics.name,
+        kind="network",
+        dataset=metrics.dataset,
+        task=metrics.task,
+        source=metrics.source,
+        params=metrics.parameters.total,
+        metrics=metrics.metrics,
+        probes=metrics.probes,
+        notes=comparable_notes(params, metrics.name, metrics.source),
+        notes_recipe=lecture_recipe.runs if lecture_recipe else None,
+        seconds=SummarySeconds(fit=run.seconds.fit, total=run.seconds.total) if run else None,
+    )
+
+
+def summarize_baseline(params: Params, name: str, read: BaselineResult) -> SummaryRow:
+    metrics, seconds = read.metrics, read.seconds
+    return SummaryRow(
+        name=name,
+        kind="baseline",
+        dataset=metrics.dataset,
+        task=metrics.task,
+        source=metrics.source,
+        params=metrics.parameters.total,
+        metrics=metrics.metrics,
+        probes={},
+        notes=comparable_notes(params, name, metrics.source),
+        seconds=None if seconds is None else SummarySeconds(fit=seconds, total=seconds),
+    )
 
 
 def describe_overview(
     params: Params,
-    summary: list[dict[str, Any]],
+    summary: list[SummaryRow],
     artifacts: dict[str, Artifacts],
     data: dict[str, Data],
-    endings: dict[str, str],
+    statuses: dict[str, str],
 ) -> dict[str, Any]:
-    """Return what the first page shows. summary: of `summarize`. endings: of the stages that a run did not do."""
+    """Return what the first page shows.
+
+    Args:
+        params: the parameters of the workspace.
+        summary: of `summarize`.
+        artifacts: what `train` wrote, by model.
+        data: what `ingest` and `prepare` wrote, by data set.
+        statuses: the status of each stage that the last run did not complete.
+    """
     committed = last_committed()
-    measured = {row["name"]: row for row in summary}
-    rows = [
-        describe_row(params, name, measured.get(name), committed)
-        | {"status": status(params, name, name in measured, artifacts.get(name), endings)}
-        for name in [*params.models, *params.baselines]
-    ]
-    mark_best(rows)
-    runs = [read.run for read in artifacts.values() if read.run]
+    measured = {row.name: row for row in summary}
+    rows = []
+    for name in [*params.models, *params.baselines]:
+        read = artifacts.get(name)
+        row = describe_row(params, name, measured.get(name), committed)
+        if row["measured"]:
+            evidence = Evidence(
+                row["measured"].notes_recipe or (),
+                read.predictions if read else None,
+                data[row["dataset"]["name"]].split_rows,
+            )
+            notes = row["measured"].notes or {}
+            row["verdict"] = compare_with_reference(row["measured"].metrics, notes, row["metric"], evidence)
+        rows.append(row | {"status": status(params, name, name in measured, read, statuses)})
+    groups = group_by_task(rows)
+    mark_best(groups)
     return {
         "rows": rows,
-        "undone": endings,
-        "committed": committed["commit"] if committed else None,
-        "runs": describe_runs(runs),
+        "groups": [describe_group(group) for group in groups],
+        "incomplete": statuses,
+        "committed": committed.commit if committed else None,
+        "runs": describe_runs([read.run for read in artifacts.values() if read.run]),
         "data": [
             {"name": name, "title": read.dataset.title, "provenance": read.provenance, "rows": read.rows}
             for name, read in data.items()
@@ -86,37 +128,54 @@ def describe_overview(
     }
 
 
-def describe_row(params: Params, name: str, measured: dict | None, committed: dict | None) -> dict[str, Any]:
-    """Return a row of the table of all models. measured: of the summary; None where it was not."""
+def describe_row(params: Params, name: str, measured: SummaryRow | None, committed: Committed | None) -> dict[str, Any]:
+    """Return a row of the table of all models.
+
+    Args:
+        params: the parameters of the workspace.
+        name: of the model or baseline.
+        measured: its entry of the summary; None if it was not measured.
+        committed: of `last_committed`.
+    """
     baseline = name in params.baselines
     source: Any = params.baselines[name] if baseline else params.models[name]
-    task = measured["task"] if measured else getattr(source, "task", "")
-    figure, more_is_better = MAIN_FIGURE.get(task, ("", True))
-    before = committed["models"].get(name) if committed else None
-    same = before and measured and before["source"] == measured["source"]
+    task = measured.task if measured else getattr(source, "task", "")
+    metric = PRIMARY_METRIC.get(task, "")
+    before = committed.rows.get(name) if committed else None
+    same_source = before and measured and before.source == measured.source
+    dataset = get_dataset(source.dataset)
     return {
         "name": name,
         "kind": "baseline" if baseline else "network",
-        "dataset": {"name": source.dataset, "title": get_dataset(source.dataset).title},
+        "dataset": {"name": source.dataset, "title": dataset.title, "unit": dataset.target_unit},
         "target": source.target,
         "task": task,
-        "figure": figure,
-        "more_is_better": more_is_better,
+        "metric": metric,
         "measured": measured,
         "file": paths.BASELINES / "metrics.json" if baseline else paths.artifacts_folder(name) / "metrics.json",
-        "way": [name] if baseline else [],
-        "verdict": verdict(measured["metrics"], measured["notes"] or {}, figure, more_is_better) if measured else None,
-        "before": before["metrics"].get("test", {}).get(figure) if before and same else None,
+        "pointer": [name] if baseline else [],
+        "verdict": None,
+        "before": before.metrics.get("test", {}).get(metric) if before and same_source else None,
         "best": False,
     }
 
 
-def status(params: Params, name: str, measured: bool, read: Artifacts | None, endings: dict[str, str]) -> str:
-    """Return "done", what became of the model in a run that did not do it, "missing", "mixed" (files of two trainings),
-    or "out of date": trained by another recipe than that of params.yaml.
+def status(params: Params, name: str, measured: bool, read: Artifacts | None, statuses: dict[str, str]) -> str:
+    """Return the status of a model or baseline.
+
+    Args:
+        params: the parameters of the workspace.
+        name: of the model or baseline.
+        measured: whether its metrics are there.
+        read: what `train` wrote; None for a baseline.
+        statuses: the status of each stage that the last run did not complete.
+
+    Returns:
+        The status of its stage in the last run if it was not completed; else "missing", "mixed" (files of two
+        trainings), "out of date" (trained by another recipe than that of params.yaml) or "done".
     """
-    if ending := endings.get(f"train@{name}" if name in params.models else "baselines"):
-        return ending
+    if stage_status := statuses.get(f"train@{name}" if name in params.models else "baselines"):
+        return stage_status
     if not measured:
         return "missing"
     if read and read.mixed:
@@ -126,46 +185,69 @@ def status(params: Params, name: str, measured: bool, read: Artifacts | None, en
     return "done"
 
 
-def mark_best(rows: list[dict[str, Any]]) -> None:
-    """Mark, of those that learn the same from the same data set, the one with the best figure on test."""
+def group_by_task(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the measured rows by task: those that learn the same target from the same data set."""
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         if row["measured"]:
-            groups.setdefault(
-                (row["dataset"]["name"], row["target"], row["task"], row["measured"]["source"]), []
-            ).append(row)
-    for group in groups.values():
-        sign = 1 if group[0]["more_is_better"] else -1
-        best = max(sign * row["measured"]["metrics"]["test"][row["figure"]] for row in group)
+            key = (row["dataset"]["name"], row["target"], row["task"], row["measured"].source)
+            groups.setdefault(key, []).append(row)
+    return list(groups.values())
+
+
+def on_test(row: dict[str, Any]) -> float:
+    """Return the primary metric of a measured row on test."""
+    return row["measured"].metrics["test"][row["metric"]]
+
+
+def mark_best(groups: list[list[dict[str, Any]]]) -> None:
+    """Mark in each group the row with the best metric on test; a row alone is not compared."""
+    for group in groups:
+        choose = min if lower_is_better(group[0]["metric"]) else max
+        best = choose(on_test(row) for row in group)
         for row in group:
-            row["best"] = len(group) > 1 and sign * row["measured"]["metrics"]["test"][row["figure"]] == best
+            row["best"] = len(group) > 1 and on_test(row) == best
 
 
-def describe_runs(runs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return when, where and from which commits the models were trained, and how long it took in all."""
-    if not runs:
-        return None
+def describe_group(group: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the title and the chart of a task. group: of `group_by_task`."""
+    first = group[0]
+    ordered = sorted(group, key=on_test, reverse=not lower_is_better(first["metric"]))
+    results = [charts.Result(row["name"], row["kind"], on_test(row), row["verdict"]) for row in ordered]
+    sample = ", sample" if first["measured"].source == "sample" else ""
+    unit = f" ({first['dataset']['unit']})" if first["metric"] == "rmse" and first["dataset"]["unit"] else ""
+    direction = "lower" if lower_is_better(first["metric"]) else "higher"
+    title = f"{first['dataset']['title']}: {first['target']}{sample}"
     return {
-        "first": min(run["began"] for run in runs),
-        "last": max(run["began"] for run in runs),
-        "seconds": sum(run["seconds"]["total"] for run in runs),
-        "commits": sorted({run["git_commit"] for run in runs if run["git_commit"]}),
-        "devices": sorted({f"{run['device']}, {run['cores']} cores" for run in runs}),
-        "backends": sorted({f"Keras {run['versions']['keras']} on {run['backend']}" for run in runs}),
+        "title": title,
+        "dataset": first["dataset"]["name"],
+        "chart": charts.results(results, title, f"{first['metric']} on test{unit}, {direction} is better"),
     }
 
 
-def last_committed() -> dict[str, Any] | None:
-    """Return the commit that last changed `summary.json`, and what it says of each model by name; None outside git."""
-    path = (paths.REPORTS / SUMMARY).as_posix()
+def describe_runs(runs: list[RunRecord]) -> dict[str, Any] | None:
+    """Return when, where and from which commits the models were trained, and how long all of it took."""
+    if not runs:
+        return None
+    return {
+        "first": min(run.began for run in runs),
+        "last": max(run.began for run in runs),
+        "seconds": sum(run.seconds.total for run in runs),
+        "commits": sorted({run.git_commit for run in runs if run.git_commit}),
+        "devices": sorted({f"{run.device}, {run.cores} cores" for run in runs}),
+        "backends": sorted({f"Keras {run.versions.keras} on {run.backend}" for run in runs}),
+    }
+
+
+def last_committed() -> Committed | None:
+    """Return the last committed summary; None outside git, or where it cannot be read."""
+    path = (paths.REPORTS / FILE).as_posix()
     try:
         log = ["git", "log", "-1", "--format=%H", "--", path]
         commit = subprocess.run(log, capture_output=True, text=True, check=True).stdout.strip()
         if not commit:
             return None
         text = subprocess.run(["git", "show", f"{commit}:./{path}"], capture_output=True, text=True, check=True).stdout
-        rows = json.loads(text)
-        contracts.SUMMARY.validate_python(rows)
-        return {"commit": commit, "models": {row["name"]: row for row in rows}}
+        return Committed(commit, {row.name: row for row in parse_summary(text)})
     except (OSError, subprocess.CalledProcessError, ValueError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""Drawing: the architecture of a network as boxes in levels, joined by lines."""
+"""Network diagram: the layers of a network as boxes in levels, joined by lines."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,12 +7,14 @@ from typing import Any
 
 import networkx
 
+from tasks.publishing.records import Graph, Layer
+
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y = 168, 44, 24, 26
 
 
 @dataclass(frozen=True)
 class Box:
-    """A layer, with the place of its upper left corner."""
+    """A layer, with the position of its upper left corner."""
 
     x: float
     y: float
@@ -25,21 +27,21 @@ class Drawing:
     width: float
     height: float
     boxes: list[Box]
-    lines: list[str]  # each a path of SVG
+    lines: list[str]  # SVG paths
 
 
-def draw(graph: dict[str, Any]) -> Drawing:
-    """Lay out the layers of a network (`graph.json`) so that each stands below all that it reads.
+def draw(graph: Graph) -> Drawing:
+    """Lay out the layers of a network (`graph.json`) so that each is below all layers that it reads.
 
-    A line over several levels gets a place in each of them, so that it runs beside the boxes, not behind them.
+    A line over several levels gets a position in each of them, so that it passes between the boxes, not behind them.
     """
-    layers = {layer["name"]: layer for layer in graph["layers"]}
+    layers = {layer.name: layer for layer in graph.layers}
     network = networkx.DiGraph()
     network.add_nodes_from(layers)
-    network.add_edges_from(graph["links"])
+    network.add_edges_from(graph.links)
     generations = networkx.topological_generations(network)
     level = {name: depth for depth, names in enumerate(generations) for name in names}
-    chains = [[source, *passed(source, reader, level), reader] for source, reader in graph["links"]]
+    chains = [[source, *passed(source, reader, level), reader] for source, reader in graph.links]
     places: dict[Any, int] = dict(level)
     above: dict[Any, list[Any]] = {}
     for chain in chains:
@@ -63,7 +65,7 @@ def draw(graph: dict[str, Any]) -> Drawing:
 
 
 def passed(source: str, reader: str, level: dict[str, int]) -> list[tuple[str, str, int]]:
-    """Return a place for a line in each of the levels between two layers."""
+    """Return a position for a line in each of the levels between two layers."""
     return [(source, reader, depth) for depth in range(level[source] + 1, level[reader])]
 
 
@@ -72,7 +74,7 @@ def top(level: int) -> float:
 
 
 def line(points: list[tuple[float, int]]) -> str:
-    """Return the path of a line through the middle of a place in each level, with smooth turns between levels."""
+    """Return the SVG path of a line through a position in each level, with smooth turns between levels."""
     (x, depth), *rest = points
     path = f"M{x:g} {top(depth) + BOX_HEIGHT:g}"
     for number, (next_x, next_depth) in enumerate(rest):
@@ -85,7 +87,7 @@ def line(points: list[tuple[float, int]]) -> str:
     return path
 
 
-def describe(layer: dict[str, Any]) -> str:
-    shape = " × ".join(str(size or "?") for size in layer["shape"])
-    kind = "input" if layer["type"] == "InputLayer" else layer["type"]
-    return f"{kind} {shape}" + (f", {layer['activation']}" if layer["activation"] else "")
+def describe(layer: Layer) -> str:
+    shape = " × ".join(str(size or "?") for size in layer.shape)
+    kind = "input" if layer.type == "InputLayer" else layer.type
+    return f"{kind} {shape}" + (f", {layer.activation}" if layer.activation else "")

@@ -1,7 +1,6 @@
-"""Read: what the stages have written of each model and data set, and what of it is missing.
+"""Read what the stages have written for each model and data set, and what of it is missing.
 
-A report is most wanted when something went wrong. So a file that is not there or damaged stops nothing: it is told on
-the page that would have shown it.
+A report matters most when something went wrong. So a missing or damaged file stops nothing: its page says so.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,27 +18,24 @@ from datasets import get_dataset
 from datasets.dataset import Dataset, to_values
 from runtime.disk import refuse_unless_file
 from runtime.errors import UserError
-from tasks.data.contracts import (
-    BASELINES,
-    BASELINES_RUN,
-    GRAPH,
-    LECTURE_RECIPE,
-    METRICS,
-    RUN,
-    check_graph,
-    check_metrics,
-    read_contract,
-    refuse_false_source,
-    refuse_other_values,
-)
 from tasks.data.files import missing, open_table
-from tasks.data.normalization import read_statistics
-from tasks.data.raw import read_provenance, read_raw
-from tasks.data.schema import INDEX, read_prepared_schema
+from tasks.data.normalization import Normalization, read_normalization
+from tasks.data.raw import Provenance, read_provenance, read_raw
+from tasks.data.schema import INDEX, PreparedSchema, read_prepared_schema
 from tasks.data.validation import check_index, check_rows, check_table
+from tasks.evaluation.metrics_files import (
+    BaselineMetrics,
+    LectureRun,
+    ModelMetrics,
+    read_baseline_metrics,
+    read_baseline_runs,
+    read_lecture_recipe_metrics,
+    read_metrics,
+)
 from tasks.publishing.checksums import of_another_training
+from tasks.publishing.records import Graph, RunRecord, read_graph, read_run
 
-# What the pages take for granted in the tables of a model.
+# The columns that the pages need in the tables of a model.
 HISTORY = ("epoch", "loss", "val_loss")
 PREDICTIONS = ("index", "true", "predicted")
 CURVES = ("normalization", "seed", "epoch")
@@ -49,17 +45,17 @@ COUNTS = ("index", "epoch", "seed")
 
 @dataclass(frozen=True)
 class Artifacts:
-    """What `train` has written of a model: None, or nothing, where it is not there. missing: a sentence for each.
+    """What `train` has written for a model; None or empty where it is missing.
 
-    mixed: the files that are not of the training that run.json describes.
+    missing: a sentence for each file that cannot be read. mixed: the files of another training than run.json's.
     """
 
     name: str
-    metrics: dict[str, Any] | None
-    run: dict[str, Any] | None
+    metrics: ModelMetrics | None
+    run: RunRecord | None
     history: pd.DataFrame | None
     predictions: pd.DataFrame | None
-    graph: dict[str, Any] | None
+    graph: Graph | None
     filters: dict[str, np.ndarray]
     maps: dict[str, np.ndarray]
     missing: list[str]
@@ -68,23 +64,44 @@ class Artifacts:
 
 @dataclass(frozen=True)
 class Data:
-    """What `ingest` and `prepare` have written of a data set.
+    """What `ingest` and `prepare` have written for a data set.
 
-    table: the raw rows. rows: the number of each split's rows in it.
+    table: the raw rows. rows: the number in `table` of each row of a split.
     """
 
     dataset: Dataset
-    provenance: dict[str, Any] | None
+    provenance: Provenance | None
     table: pa.Table | None
-    schema: dict[str, Any] | None
-    statistics: dict[str, Any] | None
+    schema: PreparedSchema | None
+    normalization: Normalization | None
     rows: dict[str, np.ndarray]
     missing: list[str]
+
+    @property
+    def split_rows(self) -> dict[str, int]:
+        """The number of rows of each split; {} if they were not prepared."""
+        return self.schema.rows.model_dump() if self.schema else {}
+
+
+@dataclass(frozen=True)
+class LectureRecipe:
+    """What `lecture_recipe` has written for a model. history: a row an epoch of each run."""
+
+    runs: list[LectureRun]
+    history: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class BaselineResult:
+    """What `baselines` has written for a baseline. seconds: of the fit."""
+
+    metrics: BaselineMetrics
+    seconds: float | None
 
 
 @dataclass
 class Attempts:
-    """Reads one thing after another and keeps what could not be read."""
+    """Reads one thing after another, and keeps the messages of what cannot be read."""
 
     missing: list[str] = field(default_factory=list)
 
@@ -99,7 +116,7 @@ class Attempts:
 def read_artifacts(name: str) -> Artifacts:
     folder, stage, attempt = paths.artifacts_folder(name), f"train@{name}", Attempts()
     metrics = attempt(read_metrics, name)
-    run = attempt(read_contract, folder / "run.json", RUN, stage)
+    run = attempt(read_run, name)
     return Artifacts(
         name=name,
         metrics=metrics,
@@ -110,26 +127,8 @@ def read_artifacts(name: str) -> Artifacts:
         filters=attempt(read_arrays, folder / "network" / "filters.npz", 4, stage) or {},
         maps=attempt(read_arrays, folder / "network" / "maps.npz", 3, stage) or {},
         missing=attempt.missing,
-        mixed=of_another_training(folder, run["files"]) if run else [],
+        mixed=of_another_training(folder, run.files) if run else [],
     )
-
-
-def read_metrics(name: str) -> dict[str, Any]:
-    """Read what `train` has measured of model `name`; raises UserError where it contradicts itself, too."""
-    path, stage = paths.artifacts_folder(name) / "metrics.json", f"train@{name}"
-    found = read_contract(path, METRICS, stage)
-    refuse_other_values(path, stage, found, {"name": name}, "its folder")
-    check_metrics(path, stage, found)
-    dataset = get_dataset(found["dataset"])
-    refuse_false_source(path, stage, dataset, found["source"], found["raw_sha256"], "raw_sha256")
-    return found
-
-
-def read_graph(path: Path, stage: str) -> dict[str, Any]:
-    """Read the layers of a network and their links; raises UserError where they cannot be drawn."""
-    found = read_contract(path, GRAPH, stage)
-    check_graph(path, stage, found)
-    return found
 
 
 def refuse_without(path: Path, wanted: tuple[str, ...], found: Iterable[str], stage: str) -> None:
@@ -138,9 +137,16 @@ def refuse_without(path: Path, wanted: tuple[str, ...], found: Iterable[str], st
 
 
 def read_frame(read: Callable[[Path], pd.DataFrame], path: Path, columns: tuple[str, ...], stage: str) -> pd.DataFrame:
-    """Read a table; raises UserError that names the stage to run when it is missing, damaged, empty or not whole.
+    """Read a table.
 
-    columns: those that it must have. All but text hold numbers.
+    Args:
+        read: the function of pandas that reads such a file.
+        path: the file.
+        columns: that it must have. All but TEXT hold numbers.
+        stage: which makes it, for the message.
+
+    Raises:
+        UserError: the file is missing, damaged or empty, or a column is missing or of another type.
     """
     refuse_unless_file(path)
     try:
@@ -160,10 +166,19 @@ def read_frame(read: Callable[[Path], pd.DataFrame], path: Path, columns: tuple[
     return frame
 
 
-def read_predictions(path: Path, stage: str, metrics: dict[str, Any] | None) -> pd.DataFrame:
-    """Read what a model says of the test rows; raises UserError where that cannot be of the model with `metrics`."""
+def read_predictions(path: Path, stage: str, metrics: ModelMetrics | None) -> pd.DataFrame:
+    """Read the predictions for the test rows.
+
+    Args:
+        path: the file.
+        stage: which makes it, for the message.
+        metrics: of the same model, if they can be read.
+
+    Raises:
+        UserError: the file cannot be read, or its predictions are of another model than `metrics`.
+    """
     frame = read_frame(pd.read_parquet, path, PREDICTIONS, stage)
-    names = list(metrics["per_class"]) if metrics else []
+    names = list(metrics.per_class) if metrics else []
     chances = [f"probability {name}" for name in names]
     refuse_without(path, tuple(chances), frame.columns, stage)
     for name in ("true", "predicted", *chances):
@@ -177,19 +192,27 @@ def read_predictions(path: Path, stage: str, metrics: dict[str, Any] | None) -> 
     return frame
 
 
-def raw_rows(metrics: dict[str, Any] | None) -> float:
-    """Return how many raw rows those are that a model was made from; infinity where they are not there."""
+def raw_rows(metrics: ModelMetrics | None) -> float:
+    """Return the number of raw rows that a model was made from; infinity where it is not known."""
+    if metrics is None:
+        return np.inf
     try:
-        raw = read_provenance(get_dataset(metrics["dataset"])) if metrics else {}
+        raw = read_provenance(get_dataset(metrics.dataset))
     except UserError:
-        raw = {}
-    return raw["rows"] if metrics and raw.get("sha256") == metrics["raw_sha256"] else np.inf
+        return np.inf
+    return raw.rows if raw.sha256 == metrics.raw_sha256 else np.inf
 
 
 def read_arrays(path: Path, dimensions: int, stage: str) -> dict[str, np.ndarray]:
-    """Read a file of NumPy's savez; raises UserError that names the stage to run when it is missing or damaged.
+    """Read a file of NumPy's savez.
 
-    dimensions: of each array, which holds numbers.
+    Args:
+        path: the file.
+        dimensions: of each array.
+        stage: which makes it, for the message.
+
+    Raises:
+        UserError: the file is missing or damaged, or an array has other dimensions or holds no numbers.
     """
     refuse_unless_file(path)
     try:
@@ -205,36 +228,25 @@ def read_arrays(path: Path, dimensions: int, stage: str) -> dict[str, np.ndarray
     return found
 
 
-def read_lecture_recipe(name: str) -> dict[str, Any] | None:
-    """Read the metrics of `lecture_recipe@name`, and its `history`, a row an epoch of each run; None without."""
-    folder, stage, attempt = paths.lecture_recipe_folder(name), f"lecture_recipe@{name}", Attempts()
-    figures = attempt(read_lecture_recipe_metrics, folder / "metrics.json", stage)
-    history = attempt(read_frame, pd.read_csv, folder / "history.csv", CURVES, stage)
-    return None if attempt.missing else {**figures, "history": history}
-
-
-def read_lecture_recipe_metrics(path: Path, stage: str) -> dict[str, Any]:
-    found = read_contract(path, LECTURE_RECIPE, stage)
-    for run in found["runs"]:
-        check_metrics(path, stage, run)
-    return found
-
-
-def read_baselines(params: Params) -> dict[str, dict[str, Any]]:
-    """Read what `baselines` wrote, by name, with `seconds` of the fit or None; without those that are not there."""
+def read_lecture_recipe(name: str) -> LectureRecipe | None:
+    """Read the results of `lecture_recipe@name`; None where they are missing."""
     attempt = Attempts()
-    measured = attempt(read_baseline_metrics, paths.BASELINES / "metrics.json", "baselines") or {}
-    run = attempt(read_contract, paths.BASELINES / "run.json", BASELINES_RUN, "baselines") or {}
-    return {name: {**measured[name], "seconds": run.get(name)} for name in params.baselines if name in measured}
+    metrics = attempt(read_lecture_recipe_metrics, name)
+    path = paths.lecture_recipe_folder(name) / "history.csv"
+    history = attempt(read_frame, pd.read_csv, path, CURVES, f"lecture_recipe@{name}")
+    return None if attempt.missing else LectureRecipe(metrics.runs, history)
 
 
-def read_baseline_metrics(path: Path, stage: str) -> dict[str, Any]:
-    found = read_contract(path, BASELINES, stage)
-    for measured in found.values():
-        check_metrics(path, stage, measured)
-        dataset = get_dataset(measured["dataset"])
-        refuse_false_source(path, stage, dataset, measured["source"], measured["raw_sha256"], "raw_sha256")
-    return found
+def read_baselines(params: Params) -> dict[str, BaselineResult]:
+    """Read the results of `baselines`, by name, without those that are missing."""
+    attempt = Attempts()
+    measured = attempt(read_baseline_metrics) or {}
+    runs = attempt(read_baseline_runs) or {}
+    return {
+        name: BaselineResult(measured[name], runs[name].fit if name in runs else None)
+        for name in params.baselines
+        if name in measured
+    }
 
 
 def read_data(name: str) -> Data:
@@ -251,27 +263,36 @@ def read_data(name: str) -> Data:
     return Data(
         dataset=dataset,
         provenance=provenance,
-        table=attempt(read_raw, dataset, provenance["sha256"]) if provenance else None,
+        table=attempt(read_raw, dataset, provenance.sha256) if provenance else None,
         schema=schema,
-        statistics=attempt(read_statistics, name),
+        normalization=attempt(read_normalization, name),
         rows={split: taken for split, taken in rows.items() if taken is not None},
         missing=attempt.missing,
     )
 
 
-def made_of_others(schema: dict[str, Any], provenance: dict[str, Any]) -> bool:
+def made_of_others(schema: PreparedSchema, provenance: Provenance) -> bool:
     """Tell whether prepared rows were made of other raw rows than `provenance` describes."""
-    made_of = (schema["source"], schema["raw_sha256"], sum(schema["rows"].values()))
-    return made_of != (provenance["source"], provenance["sha256"], provenance["rows"])
+    made_of = (schema.source, schema.raw_sha256, schema.rows.total)
+    return made_of != (provenance.source, provenance.sha256, provenance.rows)
 
 
-def read_rows(dataset: str, split: str, schema: dict[str, Any]) -> np.ndarray:
-    """Return the number in the raw table of each row of a split; raises UserError where it is not as `schema` says."""
+def read_rows(dataset: str, split: str, schema: PreparedSchema) -> np.ndarray:
+    """Return the number in the raw table of each row of a split.
+
+    Args:
+        dataset: whose rows they are.
+        split: "train", "valid" or "test".
+        schema: of the prepared data.
+
+    Raises:
+        UserError: the table cannot be read, or is not as `schema` says.
+    """
     path, stage = paths.prepared_table(dataset, split), f"prepare@{dataset}"
     with open_table(path, stage) as file:
         table = file.read(columns=[INDEX])
     check_table(path, table, pa.schema([(INDEX, pa.int64())]), stage)
     index = to_values(table[INDEX])
-    check_rows(path, len(index), schema["rows"][split], stage)
-    check_index(path, index, sum(schema["rows"].values()), stage)
+    check_rows(path, len(index), schema.rows.of(split), stage)
+    check_index(path, index, schema.rows.total, stage)
     return index

@@ -1,41 +1,23 @@
-"""Regression: what the test predictions of a model of a quantity show."""
-
-from typing import Any
+"""Regression: what the test predictions of a regression model show."""
 
 import numpy as np
 import pandas as pd
 
-FEWEST_ROWS = 100  # of which a quarter still says something
+from tasks.evaluation.metrics import SliceMetrics, metrics_per_quarter
+
 CELL_DEGREES = 0.25
-
-
-def figures(error: pd.Series) -> dict[str, Any]:
-    """Return RMSE, MAE, mean and number of some residuals, predicted - true."""
-    return {
-        "rmse": float(np.sqrt((error**2).mean())),
-        "mae": float(error.abs().mean()),
-        "bias": float(error.mean()),
-        "rows": len(error),
-    }
 
 
 def residual(predictions: pd.DataFrame) -> pd.Series:
     return predictions["predicted"].astype(np.float64) - predictions["true"].astype(np.float64)
 
 
-def by_quarter(predictions: pd.DataFrame, features: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return the figures of each quarter of the test rows by each feature; {} for few rows.
-
-    features: of the test rows, in raw units. A feature with few values has fewer than four parts.
-    """
-    if len(predictions) < FEWEST_ROWS:
-        return {}
+def by_quarter(predictions: pd.DataFrame, features: pd.DataFrame) -> dict[str, SliceMetrics]:
+    """Return the metrics of each quarter of the test rows by each feature; features: of these rows, in raw units."""
     error = residual(predictions).reset_index(drop=True)
-    slices = {}
+    slices: dict[str, SliceMetrics] = {}
     for name, values in features.reset_index(drop=True).items():
-        quarters = pd.qcut(values, 4, duplicates="drop")
-        for quarter, rows in error.groupby(quarters, observed=True):
-            slices[f"{name} {quarter.left:g} to {quarter.right:g}"] = figures(rows)
+        slices |= metrics_per_quarter(str(name), values, error)
     return slices
 
 

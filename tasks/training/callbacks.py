@@ -1,4 +1,4 @@
-"""Callbacks of our own: a progress line, a clock, a stop when training diverges, the ratio of the losses."""
+"""Callbacks that Keras does not have: progress lines, a clock, a stop on divergence, the ratio of the losses."""
 
 import logging
 import math
@@ -8,14 +8,15 @@ import keras
 
 from config import paths
 from runtime.errors import UserError
+from runtime.progress_line import EpochProgress
 
 logger = logging.getLogger(__name__)
 
 
 class ProgressLog(keras.callbacks.Callback):
-    """Logs a line an epoch, but no more than one every `interval_seconds`; always the last one.
+    """Logs a line per epoch, at most one every `interval_seconds`, and always the last one.
 
-    Within an epoch that takes long, how far it is every `within_seconds`.
+    Within a long epoch it logs the share that is done every `within_seconds`.
     """
 
     def __init__(self, interval_seconds: float = 2.0, within_seconds: float = 20.0):
@@ -35,7 +36,7 @@ class ProgressLog(keras.callbacks.Callback):
         if now - self.last_line >= self.within_seconds:
             self.last_line = now
             share = (batch + 1) / self.params["steps"]
-            logger.info("epoch %d/%d  %.0f %%", self.epoch + 1, self.params["epochs"], 100 * share)
+            logger.info("%s", EpochProgress(self.epoch + 1, self.params["epochs"], (f"{100 * share:.0f} %",)))
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.monotonic()
@@ -43,13 +44,13 @@ class ProgressLog(keras.callbacks.Callback):
         if done < epochs and now - self.last_line < self.interval_seconds:
             return
         self.last_line = now
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+        measured = (f"{name} {value:.4f}" for name, value in (logs or {}).items())
         left = (now - self.began) / (done - self.first) * (epochs - done)
-        logger.info("epoch %d/%d  %s  %s", done, epochs, figures, f"{left:.0f} s left" if left else "done")
+        logger.info("%s", EpochProgress(done, epochs, (*measured, f"{left:.0f} s left" if left else "done")))
 
 
 class EpochClock(keras.callbacks.Callback):
-    """Notes when each epoch ended, by `time.perf_counter`."""
+    """Records when each epoch ended, by `time.perf_counter`."""
 
     def __init__(self):
         super().__init__()
@@ -60,7 +61,7 @@ class EpochClock(keras.callbacks.Callback):
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Ends the training of model `name` with a UserError as soon as a loss is NaN or infinite."""
+    """Stops the training of model `name` with a UserError when a loss is NaN or infinite."""
 
     def __init__(self, name: str):
         super().__init__()
@@ -75,20 +76,20 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.check("val_loss", logs)
 
-    def check(self, figure, logs):
-        value = (logs or {}).get(figure)
+    def check(self, metric, logs):
+        value = (logs or {}).get(metric)
         if value is not None and not math.isfinite(value):
             rate = float(self.model.optimizer.learning_rate)
             raise UserError(
-                f"{self.name}: {figure} is {float(value)} in epoch {self.epoch + 1}; training diverged. Lower "
+                f"{self.name}: {metric} is {float(value)} in epoch {self.epoch + 1}; training diverged. Lower "
                 f"models.{self.name}.compile.learning_rate in {paths.PARAMS} (now {rate:g})."
             )
 
 
 class LossRatio(keras.callbacks.Callback):
-    """Adds `loss_ratio`, the loss on valid divided by that on train, to the logs of each epoch.
+    """Adds `loss_ratio`, the validation loss divided by the training loss, to the logs of each epoch.
 
-    Far above 1 it tells of overfitting. Callbacks behind this one, and the history, see it.
+    Far above 1 it indicates overfitting. The callbacks behind this one and the history get it, too.
     """
 
     def on_epoch_end(self, epoch, logs=None):

@@ -1,9 +1,10 @@
-"""Checkpoints: what an unfinished or later continued training needs, in checkpoints/M.
+"""Checkpoints of an interrupted or extended training, in checkpoints/M.
 
-They are no output of a DVC stage, which DVC would remove before the stage could go on from them: what
-training ends with is the same with them or without.
+They are no output of a DVC stage, because DVC removes outputs before the stage runs. A training ends with the same
+result with or without them.
 """
 
+import csv
 import hashlib
 import json
 import logging
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 
 from config.params import ModelParams
 from runtime.atomic_outputs import remove
@@ -21,16 +21,16 @@ from runtime.disk import refuse_unwritable
 from tasks.data.streaming import Split
 
 ROOT = Path(__file__).parents[2]
-# A checkpoint of other code is not continued.
+# A training does not resume from a checkpoint of other code.
 CODE = [file for folder in ("models", "tasks/data", "tasks/training") for file in sorted((ROOT / folder).rglob("*.py"))]
-# What `checkpoint_callbacks` and `open_checkpoints` write.
+# The files that `checkpoint_callbacks` and `open_checkpoints` write.
 OWN = re.compile(r"(best|epoch-\d{4,})\.(weights\.h5|keras)|history\.csv|last|training\.json")
 
 logger = logging.getLogger(__name__)
 
 
 def checkpoint_callbacks(params: ModelParams, folder: Path) -> list[keras.callbacks.Callback]:
-    """Return the callbacks that write into `folder` what the recipe asks for."""
+    """Return the callbacks that write the checkpoints of the recipe into `folder`."""
     callbacks: list[keras.callbacks.Callback] = []
     chosen = params.fit.checkpoint
     if chosen:
@@ -54,9 +54,14 @@ def checkpoint_callbacks(params: ModelParams, folder: Path) -> list[keras.callba
 
 
 def open_checkpoints(params: ModelParams, seed: int, how: Sequence[str], train: Split, folder: Path) -> None:
-    """Remove what training wrote into `folder`, unless the recipe says resume and it has fewer epochs of the same one.
+    """Remove the files of an earlier training, unless this training resumes from them.
 
-    how: what else decides its digits, such as the precision.
+    Args:
+        params: the recipe.
+        seed: of the training.
+        how: further settings that affect the numerical result, such as the precision.
+        train: the rows.
+        folder: of the checkpoints.
     """
     training = describe_training(params, seed, how, train) if params.fit.resume else {}
     described = folder / "training.json"
@@ -64,7 +69,7 @@ def open_checkpoints(params: ModelParams, seed: int, how: Sequence[str], train: 
     if params.fit.resume and done:
         same = read_training(described) == training and is_readable(folder)
         if same and done <= params.fit.epochs:
-            logger.info("going on after epoch %d, from %s", done, folder)
+            logger.info("resuming after epoch %d from %s", done, folder)
             return
         reason = (
             "is damaged, or of another recipe, other data or other code" if not same else f"has {done} epochs already"
@@ -80,7 +85,7 @@ def open_checkpoints(params: ModelParams, seed: int, how: Sequence[str], train: 
 
 
 def read_training(described: Path) -> object:
-    """Return what the checkpoint is of; None where that cannot be read, and nothing can be gone on from."""
+    """Return the description of the training that wrote the checkpoint; None where it cannot be read."""
     try:
         return json.loads(described.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -88,21 +93,21 @@ def read_training(described: Path) -> object:
 
 
 def is_readable(folder: Path) -> bool:
-    """Tell whether the figures of the epochs that are done can be read."""
+    """Tell whether the metrics of the finished epochs can be read."""
     try:
         read_history(folder)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     return True
 
 
 def own_entries(folder: Path) -> list[Path]:
-    """Return what training has written into `folder`; whatever else lies there is the user's."""
+    """Return the files of a training in `folder`; all others are the user's."""
     return [entry for entry in folder.iterdir() if OWN.fullmatch(entry.name)] if folder.is_dir() else []
 
 
 def epochs_done(folder: Path) -> int:
-    """Return how many epochs the last checkpoint in `folder` has behind it; 0 where there is none to go on from."""
+    """Return how many epochs the last checkpoint of Keras' BackupAndRestore in `folder` has finished; 0 without one."""
     try:
         return int(json.loads((folder / "last/training_metadata.json").read_text(encoding="utf-8"))["epoch"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -110,9 +115,16 @@ def epochs_done(folder: Path) -> int:
 
 
 def describe_training(params: ModelParams, seed: int, how: Sequence[str], train: Split) -> dict:
-    """Return what decides how training goes, except for how long: equal descriptions give equal epochs."""
+    """Return what determines the epochs of a training, except their number: equal descriptions give equal epochs.
+
+    Args:
+        params: the recipe.
+        seed: of the training.
+        how: further settings that affect the numerical result, such as the precision.
+        train: the rows.
+    """
     recipe = params.model_dump(mode="json", exclude={"probes": True, "fit": {"resume", "checkpoint"}})
-    if params.compile.schedule == "constant":  # another schedule stretches over all epochs
+    if params.compile.schedule == "constant":  # any other schedule depends on the number of epochs
         del recipe["fit"]["epochs"]
     data = hashlib.blake2b()
     for part in train.parts():
@@ -131,10 +143,17 @@ def describe_training(params: ModelParams, seed: int, how: Sequence[str], train:
 
 
 def read_history(folder: Path) -> dict[str, list[float]]:
-    """Return the figures of every epoch of a resumed training, those before the checkpoint included; {} without."""
+    """Return the metrics of every epoch of a resumed training, from its first epoch on; {} without a file.
+
+    Raises ValueError, KeyError or TypeError where the file is damaged.
+    """
     file = folder / "history.csv"
     if not file.exists():
         return {}
-    rows = pd.read_csv(file, dtype=str)  # float() reads each number as exactly as it was written, pandas does not
-    rows = rows.astype({"epoch": int}).drop_duplicates("epoch", keep="last").sort_values("epoch")
-    return {str(name): [float(value) for value in rows[name]] for name in rows.columns if name != "epoch"}
+    with file.open(newline="", encoding="utf-8") as text:
+        rows = csv.DictReader(text)
+        names = [name for name in rows.fieldnames or () if name != "epoch"]
+        by_epoch = {int(row["epoch"]): row for row in rows}  # of an epoch that was run twice, the last one
+    if not by_epoch:
+        raise ValueError(f"{file} has no rows")
+    return {name: [float(by_epoch[epoch][name]) for epoch in sorted(by_epoch)] for name in names}

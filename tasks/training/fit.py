@@ -1,4 +1,4 @@
-"""Fit: build a model and train it on the train split, watching the valid split."""
+"""Build a model and fit it on the train split, with the valid split for validation."""
 
 import csv
 import logging
@@ -15,20 +15,20 @@ from prefect import task
 
 from config.params import Compile, Hardware, ModelParams
 from models.common.losses import get_loss
-from models.common.outputs import MAIN_OUTPUT, spread
+from models.common.outputs import MAIN_OUTPUT, broadcast_target
 from models.common.registry import build_model, output_shapes
 from models.common.weights import adapt_normalization, draw_weights
 from tasks.data.schema import GROUP_ROWS
-from tasks.data.streaming import Split, telling_read_errors
+from tasks.data.streaming import Split, raise_read_errors
 from tasks.training.callbacks import EpochClock, LossRatio, ProgressLog, StopOnNonFiniteLoss
 from tasks.training.checkpoints import checkpoint_callbacks, open_checkpoints, read_history
 from tasks.training.hardware import choose_execution, choose_precision, data_parallel
 from tasks.training.recipe_checks import check_network, check_size
-from tasks.training.shuffling import EpochOrder, ordered_batches, shuffled_batches
+from tasks.training.shuffling import EpochOrder, TrainingData, ordered_batches, shuffled_batches
 
-# Batches that a call runs where epochs are not fused; TensorFlow returns to Python in between.
+# Batches of a call in Keras' own loop; between calls TensorFlow returns to Python.
 STEPS_PER_EXECUTION = 32
-# Of the weights in TensorBoard, over a whole training: about so many.
+# Histograms of each weight that TensorBoard gets over a whole training, roughly.
 HISTOGRAMS = 10
 
 logger = logging.getLogger(__name__)
@@ -36,11 +36,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model, and the value of every logged figure after each epoch.
+    """A trained model.
 
-    precision, execution: which `hardware.precision` and `hardware.execution` it was trained with.
+    history: the value of every logged metric after each epoch.
+    precision, execution: the `hardware.precision` and `hardware.execution` of the training.
     precision_reason: why that precision, in words.
-    epoch_ends: by `time.perf_counter`, of the epochs that this process ran.
+    epoch_ends: when each epoch of this process ended, by `time.perf_counter`.
     """
 
     model: keras.Model
@@ -62,26 +63,26 @@ def fit(
     logs: Path | None = None,
     checkpoints: Path | None = None,
 ) -> Fitted:
-    """Build model `name`, train it by its recipe and return it, in float32.
+    """Build a model, train it by its recipe and return it in float32.
 
-    The same seed on the same machine gives the same weights, bit for bit, whether in one go or resumed.
+    The same seed on the same machine gives the same weights, bit for bit, in one run or resumed.
 
     Args:
-        name: the model's, for messages.
+        name: of the model, for messages.
         params: its recipe.
         seed: of the initial weights, of the order of the rows and of random layers.
         hardware: how training uses the machine.
         train, valid: the rows.
-        network: the name that the network carries; None: `name`.
+        network: the name of the network; None: `name`.
         logs: folder for TensorBoard; None: no logs.
-        checkpoints: folder for what the recipe saves during training; None: nothing is saved.
+        checkpoints: folder for the checkpoints of the recipe; None: no checkpoints.
 
     Raises:
-        UserError: the build arguments do not fit the family, the network does not fit into the memory, or the loss
+        UserError: the build arguments do not fit the family, the network does not fit into memory, or the loss
             becomes NaN.
     """
     network = network or name
-    shapes = {key: rows.shape[1:] for key, rows in train.head().inputs.items()}
+    shapes = {key: rows.shape[1:] for key, rows in train.first_rows().inputs.items()}
     check_size(name, params, shapes, train.rows)
     make_reproducible(seed)
     model = build_model(params.family, shapes, name, params.build, network)
@@ -96,7 +97,7 @@ def fit(
             trained = build_model(params.family, shapes, name, params.build, network)
             draw_weights(trained, seed)
             for output in outputs:
-                trained.get_layer(output).dtype_policy = "float32"  # a loss and a probability need the digits
+                trained.get_layer(output).dtype_policy = "float32"  # losses and probabilities need its precision
         adapt(trained, train)
         execution = choose_execution(hardware.execution, trained, params.fit, steps * params.fit.epochs)
         compile_model(trained, params, outputs, steps, execution)
@@ -108,26 +109,26 @@ def fit(
         log_graph(trained, train, logs)
     order = EpochOrder(train.rows, seed)
     clock = EpochClock()
-    batch_size = params.fit.batch_size
-    with telling_read_errors(train, valid), feed(trained, train, valid, outputs, batch_size, order, execution) as rows:
+    data = TrainingData(train, valid, outputs, params.fit.batch_size, order)
+    with raise_read_errors(train, valid), fit_arguments(trained, data, execution) as arguments:
         history = trained.fit(
-            **rows,
+            **arguments,
             epochs=params.fit.epochs,
-            shuffle=False,  # the rows come shuffled
+            shuffle=False,  # the rows are shuffled already
             verbose=0,
             callbacks=[*callbacks(name, params, order, logs, checkpoints), clock],
         )
     if trained is not model:
         compile_model(model, params, outputs, steps, execution)
         model.set_weights(trained.get_weights())
-    figures = read_history(checkpoints) if checkpoints and params.fit.resume else history.history
-    plain = {plain_name(figure): values for figure, values in figures.items()}
+    logged = read_history(checkpoints) if checkpoints and params.fit.resume else history.history
+    plain = {plain_name(metric): values for metric, values in logged.items()}
     return Fitted(model, plain, precision, why, execution, clock.ends)
 
 
 @contextmanager
 def training_scope(precision: str, strategy: Any) -> Iterator[None]:
-    """Build in the block what is trained: in that precision, and with a copy for each device of `strategy`."""
+    """Build models of the block in a precision, with a copy for each device of a `tf.distribute.Strategy`."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -138,13 +139,21 @@ def training_scope(precision: str, strategy: Any) -> Iterator[None]:
 
 
 def compile_model(model: keras.Model, params: ModelParams, outputs: list[str], steps: int, execution: str) -> None:
-    """Compile `model` by the recipe. steps: of an epoch."""
+    """Compile `model` by its recipe.
+
+    Args:
+        model: the network.
+        params: its recipe.
+        outputs: the names of its outputs.
+        steps: of an epoch.
+        execution: "batches", "graph" or "xla".
+    """
     at_once = min(STEPS_PER_EXECUTION, steps)
     if params.fit.profile_batches or execution != "batches" or model.distribute_strategy.num_replicas_in_sync > 1:
         at_once = 1  # the profiler counts calls, a fused epoch is one, and several devices take a batch at a time
     model.compile(
         optimizer=make_optimizer(params.compile, steps * params.fit.epochs),
-        loss=spread(get_loss(params.compile.loss), outputs),
+        loss=broadcast_target(get_loss(params.compile.loss), outputs),
         loss_weights=params.compile.loss_weights if len(outputs) > 1 else None,
         metrics=metrics_of(params, outputs),
         steps_per_execution=at_once,
@@ -155,9 +164,9 @@ def compile_model(model: keras.Model, params: ModelParams, outputs: list[str], s
 def adapt(model: keras.Model, train: Split) -> None:
     """Give every layer `normalize_INPUT` of `model` the mean and variance of that input's rows.
 
-    They are summed up in groups of rows, which is the more exact, and the same from memory as from disk.
+    The sums are taken over groups of rows: more exact, and the same from memory as from disk.
     """
-    adapt_normalization(model, {name: rows_in_groups(train, name) for name in train.head().inputs})
+    adapt_normalization(model, {name: rows_in_groups(train, name) for name in train.first_rows().inputs})
 
 
 def rows_in_groups(split: Split, name: str) -> Iterator[np.ndarray]:
@@ -167,34 +176,38 @@ def rows_in_groups(split: Split, name: str) -> Iterator[np.ndarray]:
 
 
 @contextmanager
-def feed(
-    model: keras.Model,
-    train: Split,
-    valid: Split,
-    outputs: list[str],
-    batch_size: int,
-    order: EpochOrder,
-    execution: str,
-) -> Iterator[dict[str, Any]]:
-    """Yield the arguments of `fit` that give it the rows, for the way of execution."""
-    if execution == "batches":
-        yield {
-            "x": shuffled_batches(train, outputs, batch_size, order),
-            "validation_data": ordered_batches(valid, outputs),
-        }
-        return
-    from tasks.training.fused_steps import fused
+def fit_arguments(model: keras.Model, data: TrainingData, execution: str) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of `model.fit` that give it the rows.
 
-    with fused(model, train, valid, outputs, batch_size, order, execution == "xla") as rows:
-        yield rows
+    Args:
+        model: a compiled network.
+        data: the rows.
+        execution: "batches", "graph" or "xla".
+    """
+    if execution == "batches":
+        yield {"x": shuffled_batches(data), "validation_data": ordered_batches(data.valid, data.outputs)}
+        return
+    from tasks.training.fused_steps import fused  # imports TensorFlow, which other backends of Keras do without
+
+    with fused(model, data, execution == "xla") as arguments:
+        yield arguments
 
 
 def callbacks(
     name: str, params: ModelParams, order: EpochOrder, logs: Path | None, checkpoints: Path | None
 ) -> list[keras.callbacks.Callback]:
+    """Return the callbacks of a training.
+
+    Args:
+        name: of the model, for messages.
+        params: its recipe.
+        order: of the rows.
+        logs: folder for TensorBoard; None: no logs.
+        checkpoints: folder for the checkpoints of the recipe; None: no checkpoints.
+    """
     return [
         order,
-        # First, so that whatever looks at an epoch's end sees the averaged weights.
+        # First, so that the callbacks behind it see the averaged weights at the end of an epoch.
         *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if params.compile.average else []),
         StopOnNonFiniteLoss(name),
         *([LossRatio()] if params.fit.loss_ratio else []),
@@ -206,7 +219,7 @@ def callbacks(
 
 
 def tensorboard(params: ModelParams, logs: Path) -> keras.callbacks.TensorBoard:
-    """Return what logs scalars, the layers, histograms of the weights, and the profile where one is asked for."""
+    """Return the callback that logs scalars, layers, histograms of the weights, and the profile of the recipe."""
     every = max(1, params.fit.epochs // HISTOGRAMS)
     return keras.callbacks.TensorBoard(
         log_dir=str(logs), histogram_freq=every, profile_batch=params.fit.profile_batches or 0
@@ -214,19 +227,25 @@ def tensorboard(params: ModelParams, logs: Path) -> keras.callbacks.TensorBoard:
 
 
 def log_graph(model: keras.Model, train: Split, logs: Path) -> None:
-    """Write the network's operations for TensorBoard, which looks for them first; Keras writes the layers alone."""
+    """Write the operations of the network for TensorBoard's page of graphs; Keras itself writes the layers only.
+
+    Args:
+        model: the network.
+        train: rows to trace it with.
+        logs: folder for TensorBoard.
+    """
     if keras.backend.backend() != "tensorflow":
         return
     import tensorflow as tf
 
     forward = tf.function(lambda x: model(x, training=False))
-    graph = forward.get_concrete_function(train.head().take(np.arange(1)).x).graph
+    graph = forward.get_concrete_function(train.first_rows().take(np.arange(1)).x).graph
     with tf.summary.create_file_writer(str(logs / "train")).as_default():
         tf.summary.graph(graph)
 
 
 def make_reproducible(seed: int) -> None:
-    """Seed every generator, and have TensorFlow choose deterministic operations, which matters on a GPU."""
+    """Seed every random generator and make TensorFlow use deterministic operations, which matters on a GPU."""
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -235,7 +254,7 @@ def make_reproducible(seed: int) -> None:
 
 
 def make_optimizer(recipe: Compile, steps: int) -> keras.optimizers.Optimizer:
-    """Return the optimizer of a recipe. steps: of the whole training, over which a cosine falls to 0."""
+    """Return the optimizer of a recipe. steps: of the whole training, over which a cosine schedule falls to 0."""
     rate: Any = recipe.learning_rate
     if recipe.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
@@ -244,7 +263,7 @@ def make_optimizer(recipe: Compile, steps: int) -> keras.optimizers.Optimizer:
 
 
 def metrics_of(params: ModelParams, outputs: list[str]) -> Any:
-    """Return what Keras measures each epoch beside the loss: the task's own figure first."""
+    """Return the metrics that Keras computes each epoch besides the loss; the primary one of the task is first."""
     one_hot = params.compile.loss == "categorical_crossentropy"
     top = keras.metrics.TopKCategoricalAccuracy if one_hot else keras.metrics.SparseTopKCategoricalAccuracy
     make = {
@@ -269,16 +288,16 @@ def early_stopping(params: ModelParams) -> list[keras.callbacks.Callback]:
     return [keras.callbacks.EarlyStopping(patience=chosen.patience, restore_best_weights=chosen.restore_best)]
 
 
-def plain_name(figure: str) -> str:
-    """Return Keras' name of a figure without that of the main output; the losses keep theirs."""
-    if figure.endswith("_loss"):
-        return figure
-    start = "val_" if figure.startswith("val_") else ""
-    return start + figure.removeprefix(start).removeprefix(f"{MAIN_OUTPUT}_")
+def plain_name(metric: str) -> str:
+    """Return Keras' name of a metric without the name of the main output; losses keep it."""
+    if metric.endswith("_loss"):
+        return metric
+    start = "val_" if metric.startswith("val_") else ""
+    return start + metric.removeprefix(start).removeprefix(f"{MAIN_OUTPUT}_")
 
 
 def write_history(history: dict[str, list[float]], folder: Path) -> None:
-    """Write `history.csv`: a row an epoch, a column a figure."""
+    """Write `history.csv`: a row per epoch, a column per metric."""
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["epoch", *history])

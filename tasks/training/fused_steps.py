@@ -1,10 +1,12 @@
-"""Fused epochs: the steps of an epoch as one compiled program, behind Keras' own `fit`.
+"""Fused steps: the steps of an epoch as one compiled program, called by Keras' own `fit`.
 
-`keras.Model.fit` calls `train_function` with an iterator of the data until an epoch is done, and `test_function`
-likewise. Here both loop over Keras' own `train_step` and `test_step` inside one program: over rows that lie on the
-device, or over blocks of rows that are read from disk. Callbacks, history, metrics, weights stay Keras'.
+`keras.Model.fit` calls `model.train_function` and `model.test_function` with an iterator of the data until an epoch is
+done, and makes them only where they are None. Here they are programs that loop over Keras' own `train_step` and
+`test_step`: over rows on the device, or over blocks of rows from disk. Callbacks, history, metrics and weights stay
+Keras'.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
@@ -15,76 +17,84 @@ import tensorflow as tf
 
 from tasks.data.examples import Examples
 from tasks.data.schema import BATCH_ROWS
-from tasks.data.streaming import Split
 from tasks.training.hardware import has_convolutions
 from tasks.training.shuffling import (
     EpochOrder,
+    TrainingData,
     block_rows,
     data_options,
     endless_blocks,
     ordered_parts,
-    to_learn,
-    to_validate,
+    training_arrays,
+    validation_arrays,
 )
 
-# Steps of one call. Ctrl-C is heard between calls, and progress told: convolutions take long.
+# Steps of a call. Between calls Ctrl-C is handled and progress is logged, so slow steps need shorter calls.
 STEPS_PER_CALL = 4096
 CONVOLUTION_STEPS_PER_CALL = 32
-
-# Every training compiles programs of its own, which TensorFlow takes for one that is traced again and again.
-tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 Function = Callable[[Iterator[Any]], dict[str, Any]]
 
 
 @contextmanager
-def fused(
-    model: keras.Model, train: Split, valid: Split, outputs: list[str], batch_size: int, order: EpochOrder, xla: bool
-) -> Iterator[dict[str, Any]]:
-    """Have `fit` of a compiled model run fused epochs in the block; yield the arguments that give it the rows.
+def fused(model: keras.Model, data: TrainingData, xla: bool) -> Iterator[dict[str, Any]]:
+    """Make `model.fit` run fused steps in the block; yield the arguments that give it the rows.
 
-    outputs: the target is given for each. order: of the rows in each epoch. xla: compile the training by XLA.
-    The last batch of an epoch is smaller where batch_size does not divide the rows.
+    The last batch of an epoch is smaller where the batch size does not divide the rows.
+
+    Args:
+        model: a compiled network.
+        data: the rows.
+        xla: compile the training by XLA.
     """
+    tf.get_logger().addFilter(is_no_retracing)  # adding it twice changes nothing
+    train, valid, batch_size = data.train, data.valid, data.batch_size
     steps = CONVOLUTION_STEPS_PER_CALL if has_convolutions(model) else STEPS_PER_CALL
     valid_rows = min(BATCH_ROWS, valid.rows)
-    data: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     if isinstance(train, Examples):
-        learnt = to_learn(train, outputs)
+        arrays = training_arrays(train, data.outputs)
         calls = step_ranges(train.rows // batch_size, steps)
-        model.train_function = over_memory(model, model.train_step, learnt, train.rows, batch_size, calls, xla, order)
-        data |= {"x": signals(), "steps_per_epoch": len(calls)}
+        model.train_function = steps_from_memory(
+            model, model.train_step, arrays, train.rows, batch_size, calls, xla, data.order
+        )
+        arguments |= {"x": signals(), "steps_per_epoch": len(calls)}
     else:
         rows = min(steps * batch_size, block_rows(train, batch_size))
-        model.train_function = over_blocks(model, model.train_step, rows, train.rows, batch_size, xla)
-        data |= {"x": endless_blocks(train, outputs, order, rows), "steps_per_epoch": -(-train.rows // rows)}
+        model.train_function = steps_from_blocks(model, model.train_step, rows, train.rows, batch_size, xla)
+        arguments |= {"x": endless_blocks(data, rows), "steps_per_epoch": -(-train.rows // rows)}
     if isinstance(valid, Examples):
         calls = step_ranges(valid.rows // valid_rows, steps)
-        validated = to_validate(valid, outputs)
-        model.test_function = over_memory(model, model.test_step, validated, valid.rows, valid_rows, calls)
-        data |= {"validation_data": signals(), "validation_steps": len(calls)}
+        arrays = validation_arrays(valid, data.outputs)
+        model.test_function = steps_from_memory(model, model.test_step, arrays, valid.rows, valid_rows, calls)
+        arguments |= {"validation_data": signals(), "validation_steps": len(calls)}
     else:
-        rows = valid.head().rows
-        model.test_function = over_blocks(model, model.test_step, rows, valid.rows, valid_rows)
-        parts = ordered_parts(valid, outputs).repeat().prefetch(2)
-        data |= {"validation_data": parts, "validation_steps": valid.groups}
+        rows = valid.first_rows().rows
+        model.test_function = steps_from_blocks(model, model.test_step, rows, valid.rows, valid_rows)
+        parts = ordered_parts(valid, data.outputs).repeat().prefetch(2)
+        arguments |= {"validation_data": parts, "validation_steps": valid.groups}
     try:
-        yield data
+        yield arguments
     finally:
         model.train_function = model.test_function = None  # Keras makes its own again
 
 
+def is_no_retracing(record: logging.LogRecord) -> bool:
+    """Drop TensorFlow's warning of retracing: it counts the programs of every training as one function."""
+    return "triggered tf.function retracing" not in record.getMessage()
+
+
 def step_ranges(steps: int, longest: int) -> list[tuple[int, int]]:
-    """Return the first step, and the one behind the last, of each call of an epoch; there is at least one call."""
+    """Return the half-open range of steps of each call of an epoch; there is at least one call."""
     return [(first, min(first + longest, steps)) for first in range(0, max(steps, 1), longest)]
 
 
 def signals() -> tf.data.Dataset:
-    """Return an endless data set, for `fit` wants one, that stands for rows which are in memory."""
+    """Return an endless data set in place of the rows in memory; `fit` needs one."""
     return tf.data.Dataset.from_tensors(0).repeat().with_options(data_options())
 
 
-def over_memory(
+def steps_from_memory(
     model: keras.Model,
     step: Callable,
     arrays: Any,
@@ -94,14 +104,22 @@ def over_memory(
     xla: bool = False,
     order: EpochOrder | None = None,
 ) -> Function:
-    """Return a function that runs `step` on the batches of `arrays` that the next of `calls` names.
+    """Return a function that runs `step` on the batches of the next of `calls`.
 
-    rows: of each array. order: of the rows, anew in each epoch; None: as they lie.
+    Args:
+        model: the network.
+        step: its `train_step` or `test_step`.
+        arrays: what the step takes.
+        rows: of each array.
+        batch_size: rows of a batch.
+        calls: the half-open range of steps of each call of an epoch.
+        xla: compile the steps by XLA.
+        order: of the rows in each epoch; None: as they are.
     """
     data = tf.nest.map_structure(tf.constant, arrays)
     full, rest = divmod(rows, batch_size)
     loop, once = make_loop(model, step, batch_size, xla), make_step(model, step, rest or batch_size)
-    # Where nothing is compiled, an epoch is best a single call.
+    # Without XLA an epoch is fastest as a single call.
     whole = make_loop(model, step, batch_size, xla=False, rest=rest)
     ranges = cycle([(last, tf.constant(first), tf.constant(last)) for first, last in calls])
     start, end = tf.constant(0), tf.constant(full * batch_size)
@@ -123,12 +141,18 @@ def over_memory(
     return function
 
 
-def over_blocks(
+def steps_from_blocks(
     model: keras.Model, step: Callable, block: int, rows: int, batch_size: int, xla: bool = False
 ) -> Function:
-    """Return a function of an iterator of blocks of rows that runs `step` on each of a block's batches.
+    """Return a function that takes the next block of an iterator and runs `step` on each of its batches.
 
-    block: rows of a block, a multiple of batch_size; the last one of the `rows` of an epoch can have fewer.
+    Args:
+        model: the network.
+        step: its `train_step` or `test_step`.
+        block: rows of a block, a multiple of the batch size; the last block of an epoch can have fewer.
+        rows: of an epoch.
+        batch_size: rows of a batch.
+        xla: compile the steps by XLA.
     """
     rest = rows % batch_size
     loop, once = make_loop(model, step, batch_size, xla), make_step(model, step, rest)
@@ -138,7 +162,7 @@ def over_blocks(
         data = next(iterator)
         given = len(tf.nest.flatten(data)[0])
         full = given // batch_size
-        # Of one shape, for a program is compiled for each.
+        # All blocks get the same shape, because a program is compiled for each shape.
         whole = tf.nest.map_structure(lambda values: pad(values, block - given), data)
         results = loop(whole, None, zero, tf.constant(full)) if full else {}
         return once(whole, None, tf.constant(full * batch_size)) if given % batch_size else results
@@ -151,9 +175,14 @@ def pad(values: tf.Tensor, rows: int) -> tf.Tensor:
 
 
 def make_loop(model: keras.Model, step: Callable, batch_size: int, xla: bool, rest: int = 0) -> Callable:
-    """Return the program that runs `step` on batches `first` to `last` - 1 of (data, order, first, last).
+    """Return a program of (data, order, first, last) that runs `step` on the batches `first` to `last` - 1.
 
-    rest: rows of a smaller batch behind them.
+    Args:
+        model: the network.
+        step: its `train_step` or `test_step`.
+        batch_size: rows of a batch.
+        xla: compile the program by XLA.
+        rest: rows of a smaller batch behind them.
     """
 
     def loop(data: Any, order: tf.Tensor | None, first: tf.Tensor, last: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -161,7 +190,7 @@ def make_loop(model: keras.Model, step: Callable, batch_size: int, xla: bool, re
             step(take(data, order, number * batch_size, batch_size))
             return (number + 1,)
 
-        # One after another: each step reads what the last one wrote.
+        # Not in parallel: each step reads what the last one wrote.
         tf.while_loop(lambda number: number < last, body, (first,), parallel_iterations=1)
         if rest:
             step(take(data, order, last * batch_size, rest))
@@ -171,7 +200,13 @@ def make_loop(model: keras.Model, step: Callable, batch_size: int, xla: bool, re
 
 
 def make_step(model: keras.Model, step: Callable, rows: int) -> Callable:
-    """Return the program that runs `step` on `rows` rows from `start` on, of (data, order, start)."""
+    """Return a program of (data, order, start) that runs `step` once, on the rows from `start` on.
+
+    Args:
+        model: the network.
+        step: its `train_step` or `test_step`.
+        rows: of the batch.
+    """
 
     def once(data: Any, order: tf.Tensor | None, start: tf.Tensor) -> dict[str, tf.Tensor]:
         step(take(data, order, start, rows))
@@ -181,10 +216,17 @@ def make_step(model: keras.Model, step: Callable, rows: int) -> Callable:
 
 
 def take(data: Any, order: tf.Tensor | None, start: tf.Tensor, rows: int) -> Any:
-    """Return `rows` rows of every tensor in `data`, the ones that `order` names from `start` on."""
+    """Return rows of every tensor in `data`.
+
+    Args:
+        data: the tensors.
+        order: row numbers; None: the rows as they are.
+        start: where to begin in `order`, or in the rows.
+        rows: how many.
+    """
     if order is None:
         return tf.nest.map_structure(
             lambda values: tf.slice(values, [start, *([0] * (values.shape.rank - 1))], [rows, *values.shape[1:]]), data
         )
-    numbers = tf.slice(order, [start], [rows])  # of a fixed size, unlike order[start:end], which XLA would pad
+    numbers = tf.slice(order, [start], [rows])  # order[start:end] has no fixed size, and XLA would pad it
     return tf.nest.map_structure(lambda values: tf.gather(values, numbers), data)

@@ -1,6 +1,6 @@
-"""Hardware: which device, precision and compiler a training uses, from `hardware` of params.yaml.
+"""The device, precision and compiler of a training, by `hardware` of params.yaml.
 
-What `auto` chooses, and the measurements behind it, are in docs/speed.md.
+docs/speed.md says what `auto` chooses, and has the measurements.
 """
 
 import ctypes
@@ -28,36 +28,42 @@ from filelock import FileLock
 
 from config import paths
 from config.params import Execution, Fit, Hardware
+from models.common.layers import convolutions
 from runtime.errors import UserError
 
-# Steps of a training after which compiling them by XLA has paid.
+# Compiling by XLA pays from this many steps of a training on.
 XLA_STEPS = 5000
 
-# How often a training step in bfloat16 must fit into one in float32 to be worth its digits, and its place in a noise.
+# bfloat16 is used where a training step in float32 takes at least this many times as long, clearly above the noise.
 BFLOAT16_MARGIN = 1.15
 MEASURED_PRECISIONS = ("float32", "mixed_bfloat16")
-# Of each precision: steps that compile and warm up, and steps that count.
+# Steps of each precision that compile and warm up, and steps that are timed.
 WARM_STEPS, MEASURED_STEPS = 3, 15
-# A measurement takes a few seconds, most of them TensorFlow's import; on a machine that does other work, minutes.
+# A measurement takes a few seconds, mostly TensorFlow's import, but minutes on a busy machine.
 MEASURE_SECONDS = 300
 
-# Bytes that malloc keeps of what is freed, and takes at once when it needs more.
+# Bytes that malloc keeps when memory is freed, and requests at once when it needs more.
 KEPT_BYTES = 64 * 2**20
 # malloc.h of glibc
 M_TOP_PAD = -2
 
-# Libraries that TensorFlow loads for a GPU, by what each is of; the numbers are those of TensorFlow 2.21.
+# Libraries that TensorFlow 2.21 loads for a GPU, and what each belongs to.
 GPU_LIBRARIES = {"libcuda.so.1": "the driver", "libcudart.so.12": "CUDA", "libcudnn.so.9": "cuDNN"}
 
 logger = logging.getLogger(__name__)
 
 
 def use_device(device: str, threads: int | None) -> None:
-    """Have TensorFlow see the devices that `hardware.device` names; before its first operation.
+    """Make the devices of `hardware.device` visible to TensorFlow. Call it before TensorFlow's first operation.
 
-    threads: of the processor, for one operation and for several at once; None: as many as TensorFlow takes.
-    A GPU's memory is taken as needed, so that several trainings can share it.
-    Raises UserError when a GPU is asked for and there is none.
+    Memory of a GPU is allocated as needed, so that several trainings can share it.
+
+    Args:
+        device: "auto", "cpu" or "gpu".
+        threads: of the processor, within an operation and between operations; None: TensorFlow's own number.
+
+    Raises:
+        UserError: `device` is "gpu" and TensorFlow finds none.
     """
     keep_freed_memory()
     if keras.backend.backend() != "tensorflow":
@@ -78,16 +84,16 @@ def use_device(device: str, threads: int | None) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc's malloc keep the memory of a block of rows for the next one, instead of returning it each time.
+    """Make glibc's malloc keep the memory of a block of rows for the next one.
 
-    Fresh memory costs a page fault every 4 KiB, and taking it away interrupts every thread, those that train too.
+    New memory costs a page fault every 4 KiB, and returning it interrupts every thread, also those that train.
     """
     if hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_TOP_PAD, KEPT_BYTES)
 
 
 def why_no_gpu() -> str:
-    """Return what TensorFlow lacks for a GPU, and the remedy."""
+    """Return why TensorFlow finds no GPU, and the remedy."""
     import tensorflow as tf
 
     remedy = "Or set hardware.device to auto or cpu."
@@ -136,11 +142,11 @@ def has_gpu() -> bool:
 
 
 def has_convolutions(model: keras.Model) -> bool:
-    return any("Conv" in type(layer).__name__ for layer in model.layers)
+    return bool(convolutions(model))
 
 
 class ChosenPrecision(NamedTuple):
-    """The dtype policy to train with, and why, in words."""
+    """The dtype policy of a training, and the reason in words."""
 
     policy: str
     reason: str
@@ -149,8 +155,9 @@ class ChosenPrecision(NamedTuple):
 def choose_precision(hardware: Hardware, model: keras.Model) -> ChosenPrecision:
     """Return the dtype policy to train `model` with.
 
-    auto: bfloat16 for convolutions where the processor has units for it and trains faster with them, as measured, or
-    the GPU has (float16 on an older one); float32 for the rest, which is bound by memory and by the time between steps.
+    auto: bfloat16 for networks with convolutions, where the processor has units for it and a measurement shows that it
+    trains faster with them, or the GPU has units (float16 on an older GPU); else float32, because other networks are
+    bound by memory and by the time between steps.
     """
     if hardware.precision != "auto":
         return ChosenPrecision(hardware.precision, f"set in {paths.PARAMS}")
@@ -164,7 +171,7 @@ def choose_precision(hardware: Hardware, model: keras.Model) -> ChosenPrecision:
 
 
 def faster_precision(seconds: dict[str, float]) -> ChosenPrecision:
-    """Return bfloat16 where it is faster by a clear margin. seconds: of a training step, by policy; {}: not known."""
+    """Return bfloat16 where it is clearly faster. seconds: of a training step, by policy; {}: not known."""
     if not seconds:
         return ChosenPrecision("float32", "bfloat16 could not be measured on this machine")
     ratio = seconds["float32"] / seconds["mixed_bfloat16"]
@@ -174,29 +181,29 @@ def faster_precision(seconds: dict[str, float]) -> ChosenPrecision:
 
 
 def step_seconds(threads: int) -> dict[str, float]:
-    """Return the seconds of a training step by policy, as measured once on this machine; {} where that fails.
+    """Return the seconds of a training step by policy, measured once on this machine; {} where that fails.
 
-    threads: of the processor. What was measured is kept in the user's cache folder, or in the workspace where that
-    cannot be written. The measurement has a process of its own, so that it changes nothing of the training to come.
+    The result is kept in the user's cache folder, or in the workspace where that cannot be written. The measurement
+    runs in another process, so that it does not affect the training. threads: of the processor.
     """
     named = "\n".join((processor_name(), *sorted(processor_flags()), str(threads), keras.backend.backend(), versions()))
     name = f"precision-{hashlib.blake2b(named.encode(), digest_size=8).hexdigest()}.json"
     for folder in cache_folders():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f"{name}.lock"):  # of several trainings that begin together, one measures
+            with FileLock(folder / f"{name}.lock"):  # one of several concurrent trainings measures
                 seconds = read_seconds(folder / name)
                 if not seconds and (seconds := measure(threads)):
                     write_seconds(folder / name, seconds)
         except (OSError, NotImplementedError) as error:  # read-only, full, or a file system without locks
-            logger.debug("%s cannot keep what is measured: %s", folder, error)
+            logger.debug("the measurement cannot be written to %s: %s", folder, error)
             continue
         return seconds
     return measure(threads)
 
 
 def cache_folders() -> Iterator[Path]:
-    """Yield where a measurement may be kept: for this user, for this workspace."""
+    """Yield the folders for measurements: the user's, then the workspace's."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     with suppress(RuntimeError):  # no home
         yield (given if given.is_absolute() else Path.home() / ".cache") / "heaviside"
@@ -210,7 +217,7 @@ def versions() -> str:
 
 
 def read_seconds(file: Path) -> dict[str, float]:
-    """Return what `file` keeps; {} where there is none, or it is not what `write_seconds` writes."""
+    """Return the seconds in `file`; {} where it is missing, or not as `write_seconds` writes it."""
     try:
         seconds = json.loads(file.read_text(encoding="utf-8"))
         kept = {policy: float(seconds[policy]) for policy in MEASURED_PRECISIONS}
@@ -226,8 +233,8 @@ def write_seconds(file: Path, seconds: dict[str, float]) -> None:
 
 
 def measure(threads: int) -> dict[str, float]:
-    """Return the seconds of a training step by policy, measured in a new process; {} where it fails."""
-    logger.info("measuring bfloat16 against float32, once on this machine")
+    """Return the seconds of a training step by policy, measured in a new process; {} where that fails."""
+    logger.info("measuring training steps in bfloat16 and float32, once on this machine")
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "tasks.training.hardware", str(threads)]
@@ -237,29 +244,30 @@ def measure(threads: int) -> dict[str, float]:
         )
         return {policy: float(seconds) for policy, seconds in json.loads(done.stdout.splitlines()[-1]).items()}
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        logger.warning("bfloat16 could not be measured, and float32 is taken: %s", error)
+        logger.warning("bfloat16 could not be measured, so float32 is used: %s", error)
         return {}
 
 
 def time_steps(threads: int) -> dict[str, float]:
-    """Return the median seconds of a training step of a small convolutional network by policy, one policy after the
-    other in each round, so that what else the machine does meets both. threads: of the processor.
+    """Return the median seconds of a training step of a small convolutional network, by policy.
+
+    The policies alternate, so that other work on the machine affects both. threads: of the processor.
     """
     use_device("cpu", threads)
-    values = np.random.default_rng(0)
-    pictures, classes = values.random((32, 28, 28, 1), dtype=np.float32), values.integers(0, 10, 32)
+    rng = np.random.default_rng(0)
+    images, classes = rng.random((32, 28, 28, 1), dtype=np.float32), rng.integers(0, 10, 32)
     networks = {policy: small_network(policy) for policy in MEASURED_PRECISIONS}
     seconds: dict[str, list[float]] = {policy: [] for policy in networks}
     for _ in range(WARM_STEPS + MEASURED_STEPS):
         for policy, network in networks.items():
             began = time.perf_counter()
-            network.train_on_batch(pictures, classes)
+            network.train_on_batch(images, classes)
             seconds[policy].append(time.perf_counter() - began)
     return {policy: statistics.median(taken[WARM_STEPS:]) for policy, taken in seconds.items()}
 
 
 def small_network(policy: str) -> keras.Model:
-    """Return a compiled network with convolutions as models/cnn.py makes them, on pictures [28, 28, 1]."""
+    """Return a compiled network with convolutions like those of models/cnn.py, on images [28, 28, 1]."""
     keras.config.set_dtype_policy(policy)
     network = keras.Sequential(
         [
@@ -279,9 +287,9 @@ def small_network(policy: str) -> keras.Model:
 
 
 def gpu_precision() -> str:
-    """Return the dtype policy that every visible GPU has units for, by compute capability.
+    """Return the dtype policy that every visible GPU has units for.
 
-    bfloat16 since 8.0, float16 since 7.0 (CUDA C++ Programming Guide, "Compute Capabilities").
+    bfloat16 from compute capability 8.0 on, float16 from 7.0 on (CUDA C++ Programming Guide, "Compute Capabilities").
     """
     import tensorflow as tf
 
@@ -293,9 +301,9 @@ def gpu_precision() -> str:
 
 
 def processor_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether the processor has AVX-512 BF16 or AMX BF16, by the flags that Linux names; elsewhere False.
+    """Tell whether Linux lists AVX-512 BF16 or AMX BF16 among the processor's flags; False on other systems.
 
-    It does not say that they are fast: an Intel Xeon without AMX trained at 0.55 of its speed in float32.
+    The units need not be fast: an Intel Xeon without AMX trained at 0.55 of its float32 speed.
     """
     return bool({"avx512_bf16", "amx_bf16"} & processor_flags(cpuinfo))
 
@@ -310,10 +318,16 @@ def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def choose_execution(chosen: Execution, model: keras.Model, fit: Fit, steps: int) -> str:
-    """Return "xla", "graph" or "batches". steps: of the whole training.
+    """Return "xla", "graph" or "batches".
 
-    auto: as one program with XLA, if the network has no convolutions, whose oneDNN and cuDNN kernels XLA does
-    not beat, and is trained for long enough to pay for compiling.
+    auto: XLA for a long training, which pays for compiling, of a network without convolutions. XLA is no faster than
+    the convolutions of oneDNN and cuDNN.
+
+    Args:
+        chosen: `hardware.execution`.
+        model: the network.
+        fit: the settings of the recipe.
+        steps: of the whole training.
     """
     if fit.profile_batches or keras.backend.backend() != "tensorflow":
         return "batches"  # the profiler counts batches
@@ -325,14 +339,14 @@ def choose_execution(chosen: Execution, model: keras.Model, fit: Fit, steps: int
 
 
 def memory_limit(hardware: Hardware) -> int:
-    """Return how many bytes a split may take in memory: a share of what is free now, or the size given."""
+    """Return how many bytes a split may take in memory: a share of the free memory, or the given size."""
     if isinstance(hardware.memory, Fraction):
         return int(psutil.virtual_memory().available * hardware.memory)
     return hardware.memory
 
 
 def processor_name() -> str:
-    """Return the processor's name as Linux has it, else what Python knows."""
+    """Return the name of the processor from Linux, else from Python."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

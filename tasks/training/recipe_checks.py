@@ -1,4 +1,4 @@
-"""Recipe: check that data, views, network and loss of a model fit each other, before anything long begins."""
+"""Checks before a training: data, features, target, network and loss of a recipe must fit each other."""
 
 import math
 import threading
@@ -12,13 +12,13 @@ from prefect import task
 from config import paths
 from config.params import ModelParams
 from datasets import get_dataset
-from models.common.features import get_target_view, get_weight_view
+from models.common.features import get_sample_weight, get_target
 from models.common.outputs import Shapes
 from models.common.registry import build_model, output_shapes
 from runtime.errors import UserError, unknown_name
-from tasks.data.examples import check_views
+from tasks.data.examples import check_features
 
-# What the last layer must be for a loss to mean what it says.
+# The activation of the last layer that each loss requires.
 OUTPUT_ACTIVATION = {
     "mean_squared_error": "linear",
     "huber": "linear",
@@ -28,33 +28,40 @@ OUTPUT_ACTIVATION = {
     "half_squared_error": "heaviside",
 }
 
-# Of several classes, the kind of labels that a loss compares with, and the target that gives them.
+# For several classes: the kind of labels that a loss compares with, and the target that gives them.
 LABELS = {"sparse_categorical_crossentropy": "class", "categorical_crossentropy": "one-hot"}
 TARGETS = {"class": "class", "one-hot": "one_hot"}
 
-# A number of a network, and how many of each weight a training keeps beside the weight and its gradient.
+# The bytes of a number, and how many numbers an optimizer keeps for each weight.
 BYTES = 4
 SLOTS = {"sgd": 0, "adam": 2}
-# To set up a network without its weights takes milliseconds; one of a million layers takes hours.
-SET_UP_SECONDS = 120
+# Building a network without its weights takes milliseconds, but hours for a million layers.
+MAX_BUILD_SECONDS = 120
 
 
 class Size(NamedTuple):
-    """How many weights a network has, and how many numbers its layers make of one row."""
+    """The weights of a network, and the numbers in all its layers' outputs for one row."""
 
     parameters: int
     activations: int
 
 
 def fault(name: str, key: str, message: str) -> UserError:
+    """Return the error for a key of a model in params.yaml.
+
+    Args:
+        name: of the model.
+        key: below the model.
+        message: what is wrong there.
+    """
     return UserError(f"{paths.PARAMS}: models.{name}.{key}: {message}")
 
 
 def check_recipe(name: str, params: ModelParams) -> None:
-    """Raise UserError unless the views of model `name` suit its data set, and its task and probes the views."""
+    """Raise UserError unless the inputs and the target of model `name` suit its data set, its task and its probes."""
     dataset = get_dataset(params.dataset)
-    needed = check_views(f"models.{name}", dataset, params.inputs, params.target)
-    target = get_target_view(params.target)
+    needed = check_features(f"models.{name}", dataset, params.inputs, params.target)
+    target = get_target(params.target)
     if params.task != target.task:
         raise fault(name, "task", f"{params.task!r} does not fit target {params.target!r}; use {target.task!r}.")
     wanted = LABELS.get(params.compile.loss, target.labels)
@@ -63,7 +70,7 @@ def check_recipe(name: str, params: ModelParams) -> None:
         raise fault(name, "compile.loss", f"{message} {target.labels} labels; use target {TARGETS[wanted]!r}.")
     if params.fit.sample_weight:
         try:
-            get_weight_view(params.fit.sample_weight)
+            get_sample_weight(params.fit.sample_weight)
         except UserError as error:
             raise fault(name, "fit.sample_weight", str(error)) from None
     check_class_weight(name, params)
@@ -78,7 +85,7 @@ def check_recipe(name: str, params: ModelParams) -> None:
 
 def check_class_weight(name: str, params: ModelParams) -> None:
     if isinstance(params.fit.class_weight, dict):
-        target, dataset = get_target_view(params.target), get_dataset(params.dataset)
+        target, dataset = get_target(params.target), get_dataset(params.dataset)
         classes = target.class_names or dataset.class_names or ()
         for label in params.fit.class_weight:
             if label not in classes:
@@ -86,9 +93,13 @@ def check_class_weight(name: str, params: ModelParams) -> None:
 
 
 def check_network(name: str, model: keras.Model, params: ModelParams, inputs: Shapes) -> None:
-    """Raise UserError unless every output of `model` suits the task, the classes and the loss of model `name`.
+    """Raise UserError unless every output of a network suits the task, the classes and the loss.
 
-    inputs: name of each input of the network: shape of one row.
+    Args:
+        name: of the model, for the message.
+        model: the network.
+        params: its recipe.
+        inputs: the shape of a row of each input, by name.
     """
     classes = get_dataset(params.dataset).class_names or ()
     expected = len(classes) if params.task == "multiclass" else 1
@@ -109,9 +120,13 @@ def check_network(name: str, model: keras.Model, params: ModelParams, inputs: Sh
 
 
 def check_size(name: str, params: ModelParams, inputs: Shapes, rows: int) -> None:
-    """Raise UserError where training model `name` takes more memory than is free, before any of it is taken.
+    """Raise UserError where a training needs more memory than is free, before it allocates any.
 
-    inputs: name of each input of the network: shape of one row. rows: that there are to train on.
+    Args:
+        name: of the model.
+        params: its recipe.
+        inputs: the shape of a row of each input, by name.
+        rows: of the train split.
     """
     size = network_size(name, params, inputs)
     if size is None:
@@ -123,44 +138,51 @@ def check_size(name: str, params: ModelParams, inputs: Shapes, rows: int) -> Non
         raise fault(
             name,
             "build",
-            f"a network of {size.parameters:,} parameters, which makes {size.activations:,} numbers of a row, takes at "
-            f"least {needed / 1e9:,.1f} GB to train with batch_size {params.fit.batch_size}; {free / 1e9:.1f} GB are "
+            f"a network of {size.parameters:,} parameters, with {size.activations:,} activations a row, takes at least "
+            f"{needed / 1e9:,.1f} GB to train with batch_size {params.fit.batch_size}; {free / 1e9:.1f} GB are "
             "free. Make its layers or batch_size smaller.",
         )
 
 
 def network_size(name: str, params: ModelParams, inputs: Shapes) -> Size | None:
-    """Return the size of model `name` without giving its weights memory; None for a network that cannot be set up so.
+    """Return the size of a network without allocating its weights; None where it cannot be built that way.
 
-    Keras keeps its state by thread: what is set up in another one leaves no name and no seed behind in this one.
-    Raises UserError as `build_model` does, and where the network has too many layers to be set up.
+    It is built in another thread. Keras keeps state by thread, so names and seeds of this thread do not change.
+
+    Args:
+        name: of the model.
+        params: its recipe.
+        inputs: the shape of a row of each input, by name.
+
+    Raises:
+        UserError: `build_model` raises it, or the network has too many layers.
     """
     sizes: list[Size] = []
     errors: list[UserError] = []
 
-    def set_up() -> None:
+    def build() -> None:
         try:
             with keras.StatelessScope(initialize_variables=False):
                 model = build_model(params.family, inputs, name, params.build)
                 output_shapes(model, inputs)
-                sizes.append(Size(model.count_params(), sum(map(numbers_of_a_row, model.layers))))
+                sizes.append(Size(model.count_params(), sum(map(output_size, model.layers))))
         except UserError as error:
             errors.append(error)
-        except Exception:  # noqa: BLE001  # whoever builds it in earnest is told
+        except Exception:  # noqa: BLE001  # building it with weights raises it again
             return
 
-    thread = threading.Thread(target=set_up, daemon=True)
+    thread = threading.Thread(target=build, daemon=True)
     thread.start()
-    thread.join(SET_UP_SECONDS)
+    thread.join(MAX_BUILD_SECONDS)
     if thread.is_alive():
-        raise fault(name, "build", f"the network is not set up in {SET_UP_SECONDS} s: it has too many layers.")
+        raise fault(name, "build", f"the network is not built within {MAX_BUILD_SECONDS} s: it has too many layers.")
     if errors:
         raise errors[0]
     return sizes[0] if sizes else None
 
 
-def numbers_of_a_row(layer: keras.Layer) -> int:
-    """Return how many numbers `layer` makes of one row; 0 where it is not part of a graph of layers."""
+def output_size(layer: keras.Layer) -> int:
+    """Return how many numbers the output of `layer` has for one row; 0 outside a graph of layers."""
     try:
         outputs = keras.tree.flatten(layer.output)
     except (AttributeError, ValueError):

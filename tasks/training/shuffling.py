@@ -1,12 +1,13 @@
-"""Batches: the train split in an order that the seed and the number of the epoch alone decide.
+"""The order of the train rows in an epoch, which depends on the seed and the number of the epoch alone.
 
-So is what random layers draw. An epoch is then the same whether it follows the one before in the same run or
-after a checkpoint, and whether its rows come from memory or from disk.
+So do the random numbers of layers such as Dropout. An epoch is therefore the same in one run or after a checkpoint, and
+with rows from memory or from disk.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import count, cycle
 from typing import Any
@@ -14,20 +15,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from models.common.outputs import network_input, spread
+from models.common.outputs import broadcast_target, network_input
+from models.common.weights import seed_generators
 from tasks.data.examples import Columns, Examples, join
 from tasks.data.schema import BATCH_ROWS, GROUP_ROWS
 from tasks.data.streaming import Split, Stream
 
-# A split of no more row groups is shuffled whole; of a larger one, so many at a time are mixed with each other.
+# A split of at most WHOLE_GROUPS row groups is shuffled as a whole, a larger one by windows of WINDOW_GROUPS.
 WHOLE_GROUPS = 16
 WINDOW_GROUPS = 8
-# Rows of a training's next call are handed over in blocks of about this many bytes.
+# Rows are passed to TensorFlow in blocks of about this size.
 BLOCK_BYTES = 16 * 2**20
 
 
 class EpochOrder(keras.callbacks.Callback):
-    """Keeps the number of the running epoch, draws the order of the rows in it, and seeds layers such as Dropout."""
+    """Tracks the epoch, draws the order of its rows, and seeds random layers such as Dropout at its start."""
 
     def __init__(self, rows: int, seed: int):
         super().__init__()
@@ -36,14 +38,13 @@ class EpochOrder(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch, 1])
-        for variable in self.model.variables:
-            if variable.name.startswith("seed_generator_state"):  # no part of what Keras saves
-                variable.assign(rng.integers(0, 2**31, variable.shape))
+        for generator in seed_generators(self.model):  # Keras saves no state of theirs
+            generator.state.assign(rng.integers(0, 2**31, generator.state.shape))
 
     def windows(self, epoch: int) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Yield, for each window of an epoch, its row groups and in which order to take its rows.
+        """Yield the windows of an epoch: the row groups of each, and the permutation of their rows.
 
-        The row groups are mixed, taken some at a time, and their rows shuffled together.
+        The row groups come in random order, and the rows of a window are shuffled together.
         """
         rng = np.random.default_rng([self.seed, epoch])
         groups = np.arange(-(-self.rows // GROUP_ROWS))
@@ -67,26 +68,42 @@ class EpochOrder(keras.callbacks.Callback):
 
 
 def window_groups(groups: int) -> int:
-    """Return how many row groups of a split that has `groups` are shuffled together."""
+    """Return how many row groups of a split with `groups` are shuffled together."""
     return groups if groups <= WHOLE_GROUPS else WINDOW_GROUPS
 
 
-def to_learn(examples: Examples, outputs: list[str]) -> tuple[Any, ...]:
+@dataclass(frozen=True)
+class TrainingData:
+    """The rows of a training, and how they are passed to Keras. outputs: of the network; each gets the target."""
+
+    train: Split
+    valid: Split
+    outputs: list[str]
+    batch_size: int
+    order: EpochOrder
+
+
+def training_arrays(examples: Examples, outputs: list[str]) -> tuple[Any, ...]:
     """Return what Keras trains on: (inputs, target[, weight]), the target for each of `outputs`."""
-    pair = to_validate(examples, outputs)
+    pair = validation_arrays(examples, outputs)
     return pair if examples.weight is None else (*pair, examples.weight)
 
 
-def to_validate(examples: Examples, outputs: list[str]) -> tuple[Any, Any]:
-    """Return what Keras validates on: (inputs, target), the target for each of `outputs`; every row counts."""
-    return network_input(examples.inputs), spread(examples.target, outputs)
+def validation_arrays(examples: Examples, outputs: list[str]) -> tuple[Any, Any]:
+    """Return what Keras validates on: (inputs, target), the target for each of `outputs`; all rows count the same."""
+    return network_input(examples.inputs), broadcast_target(examples.target, outputs)
 
 
 def shuffled_blocks(train: Split, order: EpochOrder, epochs: Iterable[int], block_rows: int) -> Iterator[Examples]:
-    """Yield the shuffled rows of one epoch after another, `block_rows` at a time.
+    """Yield the shuffled rows of one epoch after another, in blocks.
 
-    The last block of an epoch has the rows that are left. Rows on disk are decoded by a thread of their own, a
-    window ahead.
+    Another thread decodes rows on disk, one window ahead.
+
+    Args:
+        train: the rows.
+        order: of the rows in each epoch.
+        epochs: their numbers.
+        block_rows: of a block; the last one of an epoch can be smaller.
     """
     if isinstance(train, Examples):
         windows = windows_in_memory(train, order, epochs)
@@ -105,19 +122,25 @@ def shuffled_blocks(train: Split, order: EpochOrder, epochs: Iterable[int], bloc
                 pieces, missing = [], block_rows
 
 
-# How to take rows of a window, in which order, and whether the window is the last of its epoch.
+# A function that takes rows of the window, the permutation of its rows, and whether it is the last of its epoch.
 Window = tuple[Callable[[np.ndarray], Examples], np.ndarray, bool]
 
 
 def windows_in_memory(train: Examples, order: EpochOrder, epochs: Iterable[int]) -> Iterator[Window]:
+    """Yield each epoch as a single window; the arguments are those of `windows_on_disk`."""
     for epoch in epochs:
         yield train.take, order.draw(epoch), True
 
 
 def windows_on_disk(train: Stream, order: EpochOrder, epochs: Iterable[int]) -> Iterator[Window]:
-    """Yield windows whose rows are decoded, while a thread decodes those of the next.
+    """Yield windows of decoded rows while a thread decodes the next window.
 
-    Both lie in memory that is used again: take the rows of a window before asking for the next one.
+    The memory of both is used again: take the rows of a window before asking for the next one.
+
+    Args:
+        train: the rows.
+        order: of the rows in each epoch.
+        epochs: their numbers.
     """
     memory = cycle([window_memory(train), window_memory(train)])
     with ThreadPoolExecutor(max_workers=1) as decoder:
@@ -133,7 +156,7 @@ def windows_on_disk(train: Stream, order: EpochOrder, epochs: Iterable[int]) -> 
 
 
 def window_memory(train: Stream) -> Columns:
-    """Return columns with room for the rows of a window."""
+    """Return empty columns for the rows of a window."""
     rows = window_groups(train.groups) * GROUP_ROWS
     return {name: np.empty((rows, *values.shape[1:]), values.dtype) for name, values in train.read(0).items()}
 
@@ -143,11 +166,17 @@ def decoded_window(train: Stream, columns: Future, permutation: np.ndarray, ends
 
 
 def take_columns(train: Stream, columns: Columns, rows: np.ndarray) -> Examples:
-    return train.see({name: values[rows] for name, values in columns.items()})
+    return train.to_examples({name: values[rows] for name, values in columns.items()})
 
 
 def read_groups(train: Stream, groups: list[int], memory: Columns) -> Columns:
-    """Read row groups into `memory`, one after another; return the columns as far as they are filled."""
+    """Read row groups one after another; return their columns.
+
+    Args:
+        train: the rows on disk.
+        groups: numbers of the row groups.
+        memory: columns to read into; the returned ones are views of their filled part.
+    """
     filled = 0
     for group in groups:
         read = train.read(group)
@@ -157,40 +186,48 @@ def read_groups(train: Stream, groups: list[int], memory: Columns) -> Columns:
     return {name: values[:filled] for name, values in memory.items()}
 
 
-def shuffled_batches(train: Split, outputs: list[str], batch_size: int, order: EpochOrder):
-    """Return a `tf.data.Dataset` of the batches (inputs, target[, weight]) of the running epoch of `order`.
+def shuffled_batches(data: TrainingData):
+    """Return a `tf.data.Dataset` of the batches (inputs, target[, weight]) of the current epoch.
 
-    outputs: the target is given for each. The last batch is smaller where batch_size does not divide the rows.
+    The last batch is smaller where the batch size does not divide the rows.
     """
-    size = block_rows(train, batch_size)
+    train, order = data.train, data.order
+    size = block_rows(train, data.batch_size)
 
     def blocks() -> Iterator[Examples]:
         return shuffled_blocks(train, order, range(order.epoch, order.epoch + 1), size)
 
-    return in_batches(dataset_of(blocks, train, partial(to_learn, outputs=outputs)), train.rows, batch_size)
+    convert = partial(training_arrays, outputs=data.outputs)
+    return in_batches(dataset_of(blocks, train, convert), train.rows, data.batch_size)
 
 
-def endless_blocks(train: Split, outputs: list[str], order: EpochOrder, size: int):
-    """Return a `tf.data.Dataset` of `size` rows after another (inputs, target[, weight]), from the running epoch on."""
+def endless_blocks(data: TrainingData, size: int):
+    """Return a `tf.data.Dataset` of blocks of `size` rows (inputs, target[, weight]), from the current epoch on."""
 
     def blocks() -> Iterator[Examples]:
-        return shuffled_blocks(train, order, count(order.epoch), size)
+        return shuffled_blocks(data.train, data.order, count(data.order.epoch), size)
 
-    return dataset_of(blocks, train, partial(to_learn, outputs=outputs)).prefetch(2)
+    return dataset_of(blocks, data.train, partial(training_arrays, outputs=data.outputs)).prefetch(2)
 
 
 def ordered_parts(valid: Split, outputs: list[str]):
-    """Return a `tf.data.Dataset` of (inputs, target), a part of the rows at a time, as they lie."""
-    return dataset_of(valid.parts, valid, partial(to_validate, outputs=outputs))
+    """Return a `tf.data.Dataset` of parts of the rows (inputs, target), in the order of the file."""
+    return dataset_of(valid.parts, valid, partial(validation_arrays, outputs=outputs))
 
 
 def ordered_batches(valid: Split, outputs: list[str]):
-    """Return a `tf.data.Dataset` of the batches (inputs, target) of BATCH_ROWS rows as they lie."""
+    """Return a `tf.data.Dataset` of batches (inputs, target) of BATCH_ROWS rows, in the order of the file."""
     return in_batches(ordered_parts(valid, outputs), valid.rows, BATCH_ROWS)
 
 
 def in_batches(blocks, rows: int, batch_size: int):
-    """Return a `tf.data.Dataset` of batches from one of blocks that hold whole batches, of `rows` rows in all."""
+    """Return a `tf.data.Dataset` of batches.
+
+    Args:
+        blocks: a `tf.data.Dataset` of blocks that hold whole batches.
+        rows: of all blocks.
+        batch_size: rows of a batch.
+    """
     import tensorflow as tf
 
     batches = blocks.flat_map(lambda *block: tf.data.Dataset.from_tensor_slices(block).batch(batch_size))
@@ -198,21 +235,27 @@ def in_batches(blocks, rows: int, batch_size: int):
 
 
 def dataset_of(parts: Callable[[], Iterator[Examples]], split: Split, convert: Callable[[Examples], Any]):
-    """Return a `tf.data.Dataset` of what `convert` makes of each of `parts()`, rows of `split`."""
+    """Return a `tf.data.Dataset` of parts of a split.
+
+    Args:
+        parts: yields the parts.
+        split: whose rows they are.
+        convert: turns a part into what Keras takes.
+    """
     import tensorflow as tf
 
     spec = tf.nest.map_structure(
-        lambda values: tf.TensorSpec([None, *values.shape[1:]], values.dtype), convert(split.head())
+        lambda values: tf.TensorSpec([None, *values.shape[1:]], values.dtype), convert(split.first_rows())
     )
     dataset = tf.data.Dataset.from_generator(lambda: map(convert, parts()), output_signature=spec)
     return dataset.with_options(data_options())
 
 
 def data_options():
-    """Return the `tf.data.Options` of every data set of rows.
+    """Return the `tf.data.Options` of every data set of rows, without autotuning.
 
-    Without autotuning: its thread sleeps longer and longer between two looks, up to a minute, and the end of an
-    iterator, at the end of each epoch, can have to wait for it (TensorFlow 2.21: `Model::OptimizeLoop`).
+    The thread of autotuning sleeps up to a minute, and an iterator that ends, at the end of each epoch, can have to
+    wait for it (TensorFlow 2.21: `Model::OptimizeLoop`).
     """
     import tensorflow as tf
 
@@ -223,7 +266,7 @@ def data_options():
 
 
 def block_rows(split: Split, batch_size: int) -> int:
-    """Return how many rows to hand over at a time: whole batches, of BLOCK_BYTES or a little more, or all."""
-    head = split.head()
-    row_bytes = sum(values.nbytes for values in head.inputs.values()) // head.rows
+    """Return the rows of a block: whole batches of BLOCK_BYTES or a little more, at most all rows."""
+    first = split.first_rows()
+    row_bytes = sum(values.nbytes for values in first.inputs.values()) // first.rows
     return batch_size * -(-min(BLOCK_BYTES, split.rows * row_bytes) // (batch_size * row_bytes))

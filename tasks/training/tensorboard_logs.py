@@ -1,7 +1,7 @@
-"""Logs: TensorBoard's folders, one a run, the latest few of each model.
+"""TensorBoard's logs: a folder for each of the latest runs of a model.
 
-They are no output of a DVC stage: DVC removes a stage's outputs before it runs, and a log is a history
-to compare the next run with. They hold wall-clock times, so no rerun gives the same bytes either.
+They are no output of a DVC stage: DVC removes outputs before the stage runs, and the logs of earlier runs are there to
+compare with. They also contain times, so that a rerun does not reproduce them.
 """
 
 import re
@@ -15,7 +15,7 @@ from config import paths
 from runtime.disk import refuse_unwritable
 
 KEPT_RUNS = 10
-# The name that `run_logs` gives a folder, and that of the files which TensorBoard's callback writes below it.
+# The names of a folder of `run_logs`, and of the files that TensorBoard's callback writes into it.
 TIME = "%Y%m%d-%H%M%S-%f"
 NAME = re.compile(r"\d{8}-\d{6}-\d{6}")
 EVENTS = "events.out.tfevents.*"
@@ -23,10 +23,9 @@ EVENTS = "events.out.tfevents.*"
 
 @contextmanager
 def run_logs(model: str, began: datetime) -> Iterator[Path]:
-    """Yield the folder of this run's TensorBoard logs, which can be watched while it trains.
+    """Yield the folder for this run's TensorBoard logs.
 
-    When the block raises, the folder is removed; when it succeeds, all but the latest runs are. Whatever else lies
-    there is the user's.
+    If the block raises, the folder is removed; if not, those of all but the latest runs. Other files there stay.
     """
     refuse_unwritable(paths.logs_folder(model))
     folder = paths.logs_folder(model) / began.strftime(TIME)
@@ -41,7 +40,7 @@ def run_logs(model: str, began: datetime) -> Iterator[Path]:
 
 
 def is_run(entry: Path) -> bool:
-    """Tell whether `entry` is a folder of `run_logs`: by its name, and by TensorBoard's files in it, if any."""
+    """Tell whether `entry` is a folder of `run_logs`: by its name, and because it has TensorBoard's files or none."""
     if not NAME.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
         return False
     return next(entry.rglob(EVENTS), None) is not None or next(entry.iterdir(), None) is None

@@ -73,7 +73,7 @@ def rest_of(process: subprocess.Popen) -> str:
 
 
 def descendants(process: subprocess.Popen) -> list[psutil.Process]:
-    """Return what the flow started, without the resource tracker's and the keeper's short afterlife being an issue."""
+    """Return what the flow started, as far as it still runs."""
     return psutil.Process(process.pid).children(recursive=True)
 
 
@@ -271,7 +271,7 @@ def test_a_killed_experiment_is_put_back_before_anything_else_runs(started, run)
     process.wait()
     assert none_left(left)
     refused = run(*DVC, "repro", "--force", "-s", "ingest@line")
-    assert "an experiment was killed before it had put the workspace back" in refused.stderr
+    assert "an experiment was killed before it had restored the workspace" in refused.stderr
     assert run(*PIPELINE, "--dry").returncode == 0
     assert YAML(typ="safe").load(Path("params.yaml")) == {**values, "seed": 42}
     assert contents(Path("artifacts")) == before
@@ -361,7 +361,7 @@ def test_a_running_dvc_repro_is_seen(run, finished, settings, own_server):
         done = run(*PIPELINE)
         assert done.returncode == 1
         assert re.search(r"this workspace is in use by .*process \d+ \(.*flows\.train fashion_mlp\)", done.stderr)
-        # Between two of its stages, too: the keeper of its server sees to that, where it has one.
+        # Between two of its stages, too: the supervisor of its server sees to that, where it has one.
         assert bool(re.search(r"process \d+ \(.*dvc repro -s train@fashion_mlp\)", done.stderr)) == own_server
     finally:
         os.killpg(repro.pid, signal.SIGINT)

@@ -142,7 +142,7 @@ def test_a_chart_zooms_with_ctrl_and_the_wheel_and_leaves_the_wheel_to_the_page(
         return sorted(text for axis in texts(browser, f"{chart} .role-axis-label") for text in axis.split("\n"))
 
     show(browser, trained_by_dvc / "reports/models/housing_mlp.html")
-    for chart in ("[aria-labelledby=diagnosis] figure.chart", "[aria-labelledby=quantity] figure.chart"):
+    for chart in ("[aria-labelledby=diagnosis] figure.chart", "[aria-labelledby=regression] figure.chart"):
         figure = browser.find_element("css selector", chart)
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
         ActionChains(browser).move_to_element(figure).perform()
@@ -235,7 +235,7 @@ def test_the_figures_worked_out_for_the_page_are_those_of_the_rows(browser, trai
     show(browser, trained_by_dvc / "reports/models/housing_mlp.html")
     shown = [
         [cell.text for cell in row.find_elements("css selector", "th, td")]
-        for row in browser.find_elements("css selector", "[aria-label^='Figures by quarter'] tbody tr")
+        for row in browser.find_elements("css selector", "[aria-label^='Metrics by quarter'] tbody tr")
     ]
     errors = (rows["predicted"].astype(float) - rows["true"].astype(float)).to_numpy()
     for column in ("MedInc", "Latitude"):
@@ -291,7 +291,7 @@ def test_the_lines_that_load_a_model_work(browser, repo, settings):
 def test_it_is_built_without_tensorflow(repo, settings):
     script = (
         "import sys, tempfile; from pathlib import Path; from config.params import load_params\n"
-        "from tasks.report import report\n"
+        "from tasks.report.build import report\n"
         "report(load_params(), Path(tempfile.mkdtemp()), {})\n"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
@@ -371,7 +371,7 @@ def test_a_model_trained_by_another_recipe_than_the_one_there_is_says_so(broken,
 def test_a_model_that_failed_in_the_last_run_says_so(broken, browser):
     folder = make_report(broken, iris_mlp="failed")
     show(browser, folder / "models/iris_mlp.html")
-    assert "failed in the last run: what follows is of an earlier one" in texts(browser, "main")[0]
+    assert "failed in the last run; this page shows an earlier one" in texts(browser, "main")[0]
     show(browser, folder / "index.html")
     assert "failed" in next(row for row in texts(browser, "#all tbody tr") if row.startswith("iris_mlp"))
     assert not (folder / "summary.json").exists()

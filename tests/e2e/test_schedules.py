@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_HOME, temporary_settings
 from ruamel.yaml import YAML
 
 from orchestration.prefect import registration
-from orchestration.prefect.server import start_keeper, stop
+from orchestration.prefect.server import start_server, stop
 from runtime.errors import UserError
 from tests.support.processes import wait_for
 from tests.support.servers import open_ui, sign_in
@@ -46,12 +46,12 @@ def served(tmp_path_factory) -> Iterator[tuple[Path, httpx.Client]]:
     home = folder / ".prefect"
     with temporary_settings({PREFECT_HOME: home}):
         home.mkdir()
-        keeper = start_keeper(psutil.Process(), home / "server")
+        supervisor = start_server(psutil.Process(), home / "server")
     try:
         with sign_in(folder, (home / "server").read_text()) as client:
             yield folder, client
     finally:
-        stop(keeper)
+        stop(supervisor)
 
 
 @pytest.fixture

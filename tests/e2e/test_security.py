@@ -18,7 +18,7 @@ import pytest
 import websockets
 from prefect.settings import PREFECT_HOME, temporary_settings
 
-from orchestration.prefect.server import SECRET, start_keeper, stop
+from orchestration.prefect.server import SECRET, start_server, stop
 from tests.support.servers import open_ui, serve, sign_in
 from tests.support.workspaces import DVC, ROOT, make_workspace
 
@@ -171,7 +171,7 @@ def test_the_pages_talk_to_the_server_that_serves_them_and_ask_for_the_secret(ui
 def test_the_servers_listen_on_this_machine_alone(ui, small_workspace, environment):
     home = small_workspace / ".prefect"
     with temporary_settings({PREFECT_HOME: home}):
-        keeper = start_keeper(psutil.Process(), home / "server-of-a-test")
+        supervisor = start_server(psutil.Process(), home / "server-of-a-test")
     try:
         tree = [
             process for child in psutil.Process().children() for process in (child, *child.children(recursive=True))
@@ -189,7 +189,7 @@ def test_the_servers_listen_on_this_machine_alone(ui, small_workspace, environme
         with sign_in(small_workspace, address) as client:
             assert client.post("/flow_runs/filter", json={}).status_code == 200
     finally:
-        stop(keeper)
+        stop(supervisor)
 
 
 @pytest.mark.parametrize(
@@ -324,6 +324,6 @@ def test_another_database_for_the_server_of_make_ui_is_named_by_a_variable_of_ou
     with temporary_settings({PREFECT_HOME: tmp_path}), pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEAVISIDE_PREFECT_DATABASE", f"sqlite+aiosqlite:///{database}")
         patch.chdir(ROOT)
-        stop(start_keeper(psutil.Process(), tmp_path / "server", pages=True))
+        stop(start_server(psutil.Process(), tmp_path / "server", pages=True))
     assert database.exists()
     assert not (tmp_path / "prefect.db").exists()

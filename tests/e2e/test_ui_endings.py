@@ -85,15 +85,15 @@ def assert_all_ended(workspace: Path, before: tuple, state: str, id: str) -> Non
 # The process that gets signals, the signals, the exit code of `make ui`, what it says, and the state of the run.
 # That is Crashed where the worker did not hear in time of a cancellation, after its server was started again.
 ENDINGS = [
-    ("ui", [signal.SIGINT, signal.SIGINT], 130, "stopping what runs", "CANCELLED"),
-    ("ui", [signal.SIGTERM], 130, "stopping what runs", "CANCELLED"),
-    ("ui", [signal.SIGHUP], 130, "stopping what runs", "CANCELLED"),
+    ("ui", [signal.SIGINT, signal.SIGINT], 130, "stopping the runs", "CANCELLED"),
+    ("ui", [signal.SIGTERM], 130, "stopping the runs", "CANCELLED"),
+    ("ui", [signal.SIGHUP], 130, "stopping the runs", "CANCELLED"),
     ("ui", [signal.SIGKILL], -9, "`make ui` was killed", "CANCELLED"),
     ("worker", [signal.SIGTERM], 1, "the worker has ended", "CANCELLED"),
     ("worker", [signal.SIGINT, signal.SIGINT], 1, "the worker has ended", "CANCELLED"),
     ("worker", [signal.SIGKILL], 1, "the worker was killed by signal 9", "CRASHED FAILED"),
-    ("keeper", [signal.SIGTERM], 1, "the server has ended", "CANCELLED CRASHED"),
-    ("keeper", [signal.SIGKILL], 1, "the server was killed by signal 9", "CANCELLED"),
+    ("supervisor", [signal.SIGTERM], 1, "the server has ended", "CANCELLED CRASHED"),
+    ("supervisor", [signal.SIGKILL], 1, "the server was killed by signal 9", "CANCELLED"),
     ("server", [signal.SIGKILL], 1, "the server has ended", "CANCELLED CRASHED"),
     ("guard", [signal.SIGKILL], 1, "was killed by signal 9", "CANCELLED CRASHED"),
 ]
@@ -124,7 +124,7 @@ def test_what_two_kills_leave_is_ended_by_the_next_ui(start, workspace):
     before = state_of(workspace)
     ui = start()
     id = ui.training()
-    for pid in [ui.pid("guard"), ui.pid("keeper"), ui.pid("server"), ui.pid("ui")]:
+    for pid in [ui.pid("guard"), ui.pid("supervisor"), ui.pid("server"), ui.pid("ui")]:
         os.kill(pid, signal.SIGKILL)
     ui.wait()
     old = {process.pid for process in processes(workspace)}

@@ -40,7 +40,7 @@ def test_what_differs_from_the_last_commit_is_shown(compare, repo):
 def test_a_workspace_that_is_as_committed_differs_in_nothing(compare, repo):
     assert compare("HEAD", "workspace").returncode == 0
     page = (repo / "reports/compare.html").read_text()
-    assert "No figure differs." in page
+    assert "No metric differs." in page
     assert "No parameter differs." in page
 
 

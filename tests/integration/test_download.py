@@ -133,6 +133,18 @@ def test_a_proxy_that_does_not_lead_to_the_source_is_an_error_in_seconds(
     assert len(questions) == (1 if answer is silent else 3)
 
 
+# Runs a command in a network namespace of its own in which the loopback interface is up.
+LOOPBACK_UP = """
+import fcntl, socket, struct, subprocess, sys
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+    fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+sys.exit(subprocess.call(sys.argv[1:]))
+"""
+NAMESPACE = ("unshare", "--net")
+NO_NETWORK = (*NAMESPACE, sys.executable, "-c", LOOPBACK_UP)
+
+
 def needs_namespaces() -> None:
     if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to make a network namespace (root)")
@@ -142,15 +154,24 @@ def needs_namespaces() -> None:
 @pytest.mark.parametrize("dataset", ["california_housing", "fashion_mnist"])
 def test_without_a_network_the_error_comes_in_seconds(dataset, empty_caches, workspace):
     needs_namespaces()
-    process = ingest(dataset, workspace, "", ("unshare", "--net"), NO_PROXY="localhost")
+    process = ingest(dataset, workspace, "", NO_NETWORK, NO_PROXY="localhost")
     check_told(process, dataset)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
+def test_a_loopback_interface_that_is_down_is_one_message_with_the_remedy(workspace):
+    needs_namespaces()
+    process = ingest("line", workspace, "", NAMESPACE)
+    told = process.communicate(timeout=GIVE_UP)[1]
+    assert process.returncode == 1
+    assert told.startswith("error: the loopback interface `lo` is down")
+    assert "Run `ip link set lo up` as root first." in told
+    assert len(told.splitlines()) == 1
 
 
 # Runs a command where the server of names, at 127.0.0.1, does not answer.
 WITHOUT_NAMES = """
 import socket, subprocess, sys
-from orchestration.prefect.server import bring_loopback_up
-bring_loopback_up()
 names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 names.bind(("127.0.0.1", 53))
 sys.exit(subprocess.call(sys.argv[1:]))
@@ -162,10 +183,15 @@ def test_a_server_of_names_that_does_not_answer_is_an_error_in_seconds(empty_cac
     needs_namespaces()
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:60\n")
     mount = f"mount --bind '{tmp_path}/resolv.conf' /etc/resolv.conf && exec \"$@\""
-    prefix = ("unshare", "--net", "--mount", "sh", "-c", mount, "sh")
+    prefix = (*NAMESPACE, "--mount", "sh", "-c", mount, "sh")
     if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount (root)")
-    process = ingest("california_housing", workspace, "", (*prefix, sys.executable, "-c", WITHOUT_NAMES))
+    process = ingest(
+        "california_housing",
+        workspace,
+        "",
+        (*prefix, sys.executable, "-c", LOOPBACK_UP, sys.executable, "-c", WITHOUT_NAMES),
+    )
     assert "no answer within 10 s" in check_told(process, "california_housing")
 
 

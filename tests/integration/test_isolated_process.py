@@ -21,13 +21,13 @@ sys.exit(int(sys.argv[1]))
 ASK = """
 import sys, tempfile
 from pathlib import Path
-from runtime.isolated_process import keep_spare, run_fresh
+from runtime.isolated_process import fork_spare, run_isolated
 import colorsys
 if sys.argv[1] == "forked":
-    keep_spare()
+    fork_spare()
 with tempfile.TemporaryDirectory() as folder:
     for code in ("3", "0"):
-        print(run_fresh(sys.argv[2], [code, "a b"], Path(folder)))
+        print(run_isolated(sys.argv[2], [code, "a b"], Path(folder)))
 """
 
 

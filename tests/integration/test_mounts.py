@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from config import paths
-from orchestration.dvc.state import USERS, mend_dvc_state
+from orchestration.dvc.state import USERS, repair_dvc_state
 from runtime.errors import UserError
 from tests.support.workspaces import DVC, ROOT, make_workspace
 
@@ -201,7 +201,7 @@ def test_a_broken_list_of_dvcs_users_stays_while_dvc_runs(dvc_workspace):
     other = subprocess.Popen([sys.executable, "dvc", "repro"], cwd=dvc_workspace, stdin=subprocess.PIPE)
     try:
         with pytest.raises(UserError, match=rf"{USERS} is damaged.*process {other.pid}.*remove {USERS}"):
-            mend_dvc_state()
+            repair_dvc_state()
     finally:
         with contextlib.suppress(BrokenPipeError):
             other.communicate(timeout=60)

@@ -16,7 +16,7 @@ from datasets.dataset import to_values
 from models.common.outputs import named_outputs, network_input
 from models.common.registry import network_name
 from tasks.data.examples import Examples, read_examples
-from tasks.data.normalization import read_statistics
+from tasks.data.normalization import read_normalization
 from tasks.data.raw import read_raw
 from tasks.data.schema import read_schema
 from tasks.publishing.export import describe_origin, export, raw_columns_needed
@@ -32,7 +32,7 @@ def train(name: str, logs: Path | None = None) -> tuple[Fitted, dict[str, Exampl
     """Fit model `name`; also return its train and valid examples."""
     params = load_params().model(name)
     examples = {split: read_examples(params, split) for split in ("train", "valid")}
-    network = network_name(name, read_schema(params.dataset)["source"])
+    network = network_name(name, read_schema(params.dataset).source)
     folders = {"logs": logs, "checkpoints": paths.checkpoints_folder(name)}
     return fit(name, params, 42, load_params().hardware, **examples, network=network, **folders), examples
 
@@ -40,7 +40,7 @@ def train(name: str, logs: Path | None = None) -> tuple[Fitted, dict[str, Exampl
 def raw_rows(name: str, rows: np.ndarray) -> pa.Table:
     """Return the given raw rows of the data set of model `name`."""
     params = load_params().model(name)
-    return read_raw(get_dataset(params.dataset), read_schema(params.dataset)["raw_sha256"]).take(rows)
+    return read_raw(get_dataset(params.dataset), read_schema(params.dataset).raw_sha256).take(rows)
 
 
 def first(examples: Examples, rows: int):
@@ -66,7 +66,7 @@ def check_training_and_export(name: str, folder: Path, answers: Answers) -> None
 
     params = load_params().model(name)
     schema = read_schema(params.dataset)
-    export(fitted.model, params, read_statistics(params.dataset), describe_origin(schema, 42), folder)
+    export(fitted.model, params, read_normalization(params.dataset), describe_origin(schema, 42), folder)
 
     test = read_examples(params, "test")
     tables = [raw_rows(name, test.index[:rows]) for rows in (1, 3)]

@@ -11,7 +11,7 @@ import httpx
 import psutil
 
 from orchestration.prefect.server import free_port
-from orchestration.prefect.supervisor import MARK
+from orchestration.prefect.ui_processes import MARK
 from tests.support.processes import wait_for
 
 SECONDS = 240  # a test waits at most so long for anything
@@ -77,12 +77,12 @@ class Ui:
         """Return the process of a part, by what its command line has."""
         if part == "ui":
             return self.process.pid
-        if part == "server":  # the keeper's child
-            return psutil.Process(self.pid("keeper")).children()[0].pid
+        if part == "server":  # the supervisor's child
+            return psutil.Process(self.pid("supervisor")).children()[0].pid
         word = {
             "worker": "orchestration.prefect.worker",
-            "keeper": "orchestration.prefect.server",
-            "guard": "orchestration.prefect.supervisor",
+            "supervisor": "orchestration.prefect.server",
+            "guard": "orchestration.prefect.ui_processes",
         }[part]
         return next(process.pid for process in processes(self.workspace) if word in process.cmdline())
 

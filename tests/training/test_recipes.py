@@ -148,7 +148,7 @@ def test_class_and_sample_weights_multiply(prepared):
     examples = read_examples(params, "train")
     dataset = pd.read_parquet(paths.prepared_folder("california_housing") / "train.parquet")
     value = dataset["MedHouseVal"].to_numpy()
-    expected = np.where(value > read_schema("california_housing")["train_median"], 2, 1) * np.where(value > 5, 0.5, 1)
+    expected = np.where(value > read_schema("california_housing").train_median, 2, 1) * np.where(value > 5, 0.5, 1)
     np.testing.assert_allclose(examples.weight, expected)
     assert (value > 5).any()  # else the product would not be seen
 
@@ -223,7 +223,7 @@ def test_one_hot_labels_give_the_same_loss_as_class_numbers(prepared):
         ("iris_mlp", {"target": "one_hot"}, "compares with class labels.*use target 'class'"),
         ("iris_mlp", {"compile__metrics": ["auc"]}, "'auc' does not fit task 'multiclass', which can have top_3"),
         ("housing_mlp", {"fit__class_weight": "balanced"}, "class_weight is for classes"),
-        ("housing_mlp", {"fit__sample_weight": "half"}, "unknown weight view 'half'.*capped_values_half"),
+        ("housing_mlp", {"fit__sample_weight": "half"}, "unknown sample weight 'half'.*capped_values_half"),
         ("housing_mlp", {"target": "is_above_median"}, "use 'binary'"),
         ("binary_cnn", {"dataset": "iris"}, "needs it; the data set has"),
         ("housing_wide_deep_aux", {"compile__loss_weights": {"output": 0.9}}, "each of the outputs output, aux"),

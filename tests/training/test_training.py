@@ -15,10 +15,11 @@ from datasets.dataset import to_values
 from runtime.errors import UserError
 from tasks.data.examples import read_examples
 from tasks.data.files import read_table, write_table
-from tasks.data.normalization import read_statistics
+from tasks.data.normalization import read_normalization
 from tasks.data.schema import read_schema
 from tasks.evaluation import evaluate as evaluation
-from tasks.evaluation.evaluate import evaluate, figures_per_quarter
+from tasks.evaluation.evaluate import evaluate
+from tasks.evaluation.metrics import metrics_per_quarter
 from tasks.publishing.export import export, sample_outputs, verify_export
 from tasks.publishing.run_record import Stopwatch
 from tasks.training.fit import write_history
@@ -32,12 +33,12 @@ from tests.support.workspaces import edit_params
 def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_path):
     fitted, examples = train("housing_mlp")
     params = load_params().model("housing_mlp")
-    wrong = read_statistics("california_housing")
-    wrong["mean"]["MedInc"] += 1
+    wrong = read_normalization("california_housing")
+    wrong = wrong.model_copy(update={"mean": {**wrong.mean, "MedInc": wrong.mean["MedInc"] + 1}})
     export(fitted.model, params, wrong, {}, tmp_path)
     sample = sample_outputs(fitted.model, examples["valid"])
     with pytest.raises(UserError, match="differ"):
-        verify_export(sample, params, read_schema("california_housing")["raw_sha256"], tmp_path)
+        verify_export(sample, params, read_schema("california_housing").raw_sha256, tmp_path)
 
 
 def test_training_learns(prepared):
@@ -117,20 +118,21 @@ def test_slices_cover_the_test_rows_and_recompose_the_overall_figure():
     rng = np.random.default_rng(0)
     true = rng.uniform(0, 5, 1000)
     frame = pd.DataFrame({"true": true, "predicted": true + rng.normal(size=1000)})
-    slices = figures_per_quarter(frame, "value")
-    assert sum(part["rows"] for part in slices.values()) == 1000
-    squares = sum(part["rmse"] ** 2 * part["rows"] for part in slices.values())
+    error = frame["predicted"] - frame["true"]
+    slices = metrics_per_quarter("value", frame["true"], error)
+    assert sum(part.rows for part in slices.values()) == 1000
+    squares = sum(part.rmse**2 * part.rows for part in slices.values())
     assert math.sqrt(squares / 1000) == pytest.approx(root_mean_squared_error(frame["true"], frame["predicted"]))
-    assert figures_per_quarter(frame.head(99), "value") == {}
+    assert metrics_per_quarter("value", frame["true"].head(99), error.head(99)) == {}
 
 
 def test_only_evaluate_reads_the_test_split(prepared, monkeypatch):
     (paths.prepared_folder("iris") / "test.parquet").unlink()
     fitted, examples = train("iris_perceptron")
     params = load_params().model("iris_perceptron")
-    export(fitted.model, params, read_statistics("iris"), {}, prepared)
+    export(fitted.model, params, read_normalization("iris"), {}, prepared)
     sample = sample_outputs(fitted.model, examples["valid"])
-    verify_export(sample, params, read_schema("iris")["raw_sha256"], prepared)
+    verify_export(sample, params, read_schema("iris").raw_sha256, prepared)
     with pytest.raises(UserError, match=r"test\.parquet not found"):
         evaluate(fitted.model, params, read_schema("iris"), 10**9, **examples)
     reads = []
@@ -189,7 +191,7 @@ def check_and_train(name: str) -> None:
         ("housing_mlp", "target", "is_setosa", "'is_setosa' is for iris"),
         ("iris_perceptron", "target", "class", "'binary' does not fit target 'class'; use 'multiclass'"),
         ("iris_perceptron", "family", "mpl", "unknown family 'mpl'. Did you mean 'mlp'"),
-        ("iris_perceptron", "inputs", {"x": "pixels"}, r"models\.iris_perceptron\.inputs: unknown input view 'pixels'"),
+        ("iris_perceptron", "inputs", {"x": "pixels"}, r"models\.iris_perceptron\.inputs: unknown feature 'pixels'"),
         ("linear_neuron", "probes", {"a": {"y": 1}}, "probes.a: gives y; the exported model takes x"),
         ("fashion_mlp", "probes", {"a": {"image": 1}}, "'image' of fashion_mnist is a picture"),
     ],

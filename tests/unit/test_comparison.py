@@ -1,6 +1,6 @@
 """The comparison of two revisions: which metric is better."""
 
-from tasks.report.comparison import figures
+from tasks.report.comparison import metric_rows
 
 
 def test_less_is_better_for_errors_and_more_for_accuracy():
@@ -12,12 +12,12 @@ def test_less_is_better_for_errors_and_more_for_accuracy():
             "epochs": {"old": 1, "new": 2, "diff": 1},
         }
     }
-    assert [(row["figure"], row["better"]) for row in figures(diff)] == [
-        ("accuracy", False),
-        ("aux_rmse", True),
+    assert [(row["metric"], row["outcome"]) for row in metric_rows(diff)] == [
+        ("accuracy", "worse"),
+        ("aux_rmse", "better"),
         ("loss", None),
     ]
     baselines = {"artifacts/baselines/metrics.json": {"dummy.metrics.test.rmse": {"old": 1, "new": 2, "diff": 1}}}
-    assert figures(baselines) == [
-        {"model": "dummy", "split": "test", "figure": "rmse", "old": 1, "new": 2, "change": 1, "better": False}
+    assert metric_rows(baselines) == [
+        {"model": "dummy", "split": "test", "metric": "rmse", "old": 1, "new": 2, "change": 1, "outcome": "worse"}
     ]

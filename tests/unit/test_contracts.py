@@ -17,10 +17,10 @@ from config.params import load_params
 from datasets import get_dataset
 from datasets.dataset import to_column
 from runtime.errors import UserError
-from tasks.data.contracts import read_contract
+from tasks.data.contracts import read_contract, write_contract
 from tasks.data.examples import read_examples
 from tasks.data.files import read_table, write_table
-from tasks.data.normalization import read_statistics
+from tasks.data.normalization import read_normalization
 from tasks.data.raw import read_provenance
 from tasks.data.schema import INDEX, read_prepared_schema, read_schema
 from tasks.data.streaming import open_split
@@ -48,7 +48,7 @@ STATISTICS = paths.PREPARED / "california_housing/normalization.json"
 READ = {
     PROVENANCE: lambda: read_provenance(get_dataset("iris")),
     SCHEMA: lambda: read_schema("iris"),
-    STATISTICS: lambda: read_statistics("california_housing"),
+    STATISTICS: lambda: read_normalization("california_housing"),
 }
 
 
@@ -93,6 +93,12 @@ def test_what_a_file_states_is_checked(prepared, path, keys, value, told):
     with pytest.raises(UserError, match=rf"{path}.*{told}.*dvc repro --force") as error:
         READ[path]()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", READ)
+def test_what_is_read_is_written_as_the_same_bytes(prepared, path):
+    write_contract(Path("again.json"), READ[path]())
+    assert Path("again.json").read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -294,7 +300,7 @@ def test_predictions_that_are_not_those_of_the_metrics_are_left_out(prepared, pr
     folder = paths.artifacts_folder("iris_mlp")
     folder.mkdir(parents=True)
     raw = read_provenance(get_dataset("iris"))
-    made_of = {"source": raw["source"], "raw_sha256": raw["sha256"]}
+    made_of = {"source": raw.source, "raw_sha256": raw.sha256}
     (folder / "metrics.json").write_text(json.dumps(METRICS | made_of))
     frame().to_parquet(folder / "predictions.parquet")
     assert read_artifacts("iris_mlp").predictions is not None
@@ -334,9 +340,9 @@ def test_a_page_of_data_whose_files_are_damaged_is_still_described(prepared):
 
 
 def test_a_contract_tells_a_long_value_by_its_beginning(prepared):
-    from tasks.data.contracts import PREPARED_SCHEMA
+    from tasks.data.schema import PreparedSchema
 
     edit(SCHEMA, "target", to=["x" * 10_000])
     with pytest.raises(UserError) as error:
-        read_contract(SCHEMA, PREPARED_SCHEMA, "prepare@iris")
+        read_contract(SCHEMA, PreparedSchema, "prepare@iris")
     assert len(str(error.value)) < 300

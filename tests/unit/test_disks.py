@@ -16,12 +16,12 @@ from config.params import load_params
 from datasets import get_dataset
 from flows import demo
 from orchestration.dvc.graph import read_plan
-from orchestration.dvc.state import USERS, is_broken, mend_dvc_state
-from orchestration.workspace_lock import CLAIM, claimed_workspace
+from orchestration.dvc.state import USERS, is_broken, repair_dvc_state
+from orchestration.workspace_lock import WORKSPACE_LOCK, exclusive_workspace
 from runtime.atomic_outputs import atomic_files, atomic_folder, write_text
 from runtime.disk import explain
 from runtime.errors import UserError
-from tasks.data.normalization import read_statistics
+from tasks.data.normalization import read_normalization
 from tasks.data.raw import read_provenance, read_raw
 from tasks.report.read import read_artifacts
 from tasks.training.checkpoints import open_checkpoints
@@ -184,7 +184,7 @@ def loads_params() -> None:
 
 
 def claims() -> None:
-    with claimed_workspace():
+    with exclusive_workspace():
         pass
 
 
@@ -199,7 +199,7 @@ def ingests() -> None:
 
 READERS = [
     (paths.PARAMS, loads_params),
-    (CLAIM, claims),
+    (WORKSPACE_LOCK, claims),
     (Path("prefect.yaml"), claims),
     (Path("dvc.lock"), reads_plan),
     (Path("dvc.yaml"), reads_plan),
@@ -207,7 +207,7 @@ READERS = [
     (paths.STAGING / "data-raw-iris.lock", ingests),
     (paths.raw_provenance("iris"), lambda: read_provenance(get_dataset("iris"))),
     (paths.raw_table("iris"), lambda: read_raw(get_dataset("iris"), "")),
-    (paths.PREPARED / "iris/normalization.json", lambda: read_statistics("iris")),
+    (paths.PREPARED / "iris/normalization.json", lambda: read_normalization("iris")),
 ]
 
 
@@ -263,7 +263,7 @@ def test_a_broken_list_of_dvcs_users_is_mended_where_no_dvc_runs(dvc_workspace, 
 def test_a_healthy_list_of_dvcs_users_is_left_alone(dvc_workspace):
     USERS.write_text('{"read": {}, "write": {"/x": {"pid": 1, "cmd": "dvc repro"}}}')
     before = USERS.read_bytes()
-    mend_dvc_state()
+    repair_dvc_state()
     assert USERS.read_bytes() == before
 
 

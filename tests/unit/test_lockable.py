@@ -5,7 +5,7 @@ from dvc.utils.serialize import dumps_yaml, loads_yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from config.lockable import DEEPEST, refuse_unwritable
+from config.lockable import MAX_DEPTH, refuse_unwritable
 from config.params import load_params
 from orchestration.dvc.lockfile import difference
 from runtime.errors import UserError
@@ -37,7 +37,7 @@ def deep(values: object, levels: int) -> object:
 
 
 @example(values={0: {"0" * 57 + " 0": []}}, levels=4)
-@given(values=st.dictionaries(KEYS, VALUES, max_size=3), levels=st.integers(0, DEEPEST))
+@given(values=st.dictionaries(KEYS, VALUES, max_size=3), levels=st.integers(0, MAX_DEPTH))
 def test_whatever_is_not_refused_comes_back_from_what_dvc_writes(values, levels):
     models = {"models": {"a_model": deep(values, levels)}}
     try:

@@ -1,6 +1,7 @@
 """Networks: exact parameter counts, shapes, seeds, saving; and the perceptron against its formula."""
 
 import random
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.linear_model import Perceptron
 from sklearn.model_selection import train_test_split
 
 from config.params import load_params
-from models.common.features import columns_needed, compute_inputs, get_input_view, get_target_view
+from models.common.features import columns_needed, compute_inputs, get_feature, get_target
 from models.common.layers import DepthPool
 from models.common.losses import half_squared_error
 from models.common.outputs import named_outputs, network_input
@@ -166,7 +167,7 @@ def test_the_auxiliary_output_sees_the_deep_path_alone():
             "feature_extractors",
             {"grey": (64, 64, 1)},
             {"extractors": {"a": {"input": "gray", "kernel": 4}}, "filters": [3], "hidden": [], "outputs": 1},
-            "look at gray, the inputs are grey",
+            "read gray, the inputs are grey",
         ),
         ("wide_deep_subclassed", {"x": (3,)}, {"hidden": [3], "outputs": 1}, "wide and deep, got x"),
     ],
@@ -298,10 +299,10 @@ def test_a_threshold_unit_survives_its_config():
 
 def test_views_pick_columns_in_the_notes_order():
     columns = {name: np.full(3, k, np.float32) for k, name in enumerate(["a", "petal_length", "petal_width"])}
-    views = {"left": "all", "right": "petals"}
+    inputs = {"left": "all", "right": "petals"}
     features = tuple(columns)
-    assert columns_needed(views, features) == list(features)
-    computed = {name: np.asarray(values) for name, values in compute_inputs(views, columns, features).items()}
+    assert columns_needed(inputs, features) == list(features)
+    computed = {name: np.asarray(values) for name, values in compute_inputs(inputs, columns, features).items()}
     np.testing.assert_array_equal(computed["left"], np.tile([0, 1, 2], (3, 1)))
     np.testing.assert_array_equal(computed["right"], np.tile([1, 2], (3, 1)))
 
@@ -310,16 +311,16 @@ def test_a_view_that_does_not_fit_is_told_with_the_columns_there_are():
     with pytest.raises(UserError, match=r"'petal_length'.*petals.*MedInc"):
         columns_needed({"x": "petals"}, ("MedInc",))
     with pytest.raises(UserError, match="all, housing_deep, housing_wide, housing_with_ratios, image, image_28_grey"):
-        get_input_view("picture")
+        get_feature("picture")
     with pytest.raises(UserError, match="class, is_above_median, is_footwear, is_setosa, one_hot, value"):
-        get_target_view("setosa")
+        get_target("setosa")
 
 
 def test_picture_views_resize_and_colour():
     pictures = np.zeros((2, 28, 28), np.float32)
     pictures[:, :14] = 1  # light above, dark below
-    views = {"small": "image_28_grey", "grey": "image_64_grey", "colour": "image_32_colour"}
-    made = {name: np.asarray(value) for name, value in compute_inputs(views, {"image": pictures}, ("image",)).items()}
+    inputs = {"small": "image_28_grey", "grey": "image_64_grey", "colour": "image_32_colour"}
+    made = {name: np.asarray(value) for name, value in compute_inputs(inputs, {"image": pictures}, ("image",)).items()}
     assert {name: value.shape for name, value in made.items()} == {
         "small": (2, 28, 28, 1),
         "grey": (2, 64, 64, 1),
@@ -333,8 +334,9 @@ def test_picture_views_resize_and_colour():
 
 
 def test_targets_say_what_their_names_say():
-    assert get_target_view("is_footwear").compute(np.arange(10), {})[:, 0].tolist() == [0, 0, 0, 0, 0, 1, 0, 1, 0, 1]
+    assert get_target("is_footwear").compute(np.arange(10), None)[:, 0].tolist() == [0, 0, 0, 0, 0, 1, 0, 1, 0, 1]
     values = np.array([1.0, 2.0, 3.0], np.float32)
-    assert get_target_view("is_above_median").compute(values, {"train_median": 2.0})[:, 0].tolist() == [0, 0, 1]
-    one_hot = get_target_view("one_hot").compute(np.array([2, 0]), {"class_names": ["a", "b", "c"]})
+    schema = SimpleNamespace(train_median=2.0, class_names=["a", "b", "c"])
+    assert get_target("is_above_median").compute(values, schema)[:, 0].tolist() == [0, 0, 1]
+    one_hot = get_target("one_hot").compute(np.array([2, 0]), schema)
     assert one_hot.tolist() == [[0, 0, 1], [1, 0, 0]]

@@ -53,7 +53,7 @@ def test_a_network_of_too_many_layers_is_refused(monkeypatch):
     params = load_params(ROOT / "params.yaml").model("fashion_cnn").model_copy(update={"build": many})
     with pytest.raises(UserError, match=r"blocks\.0\.convolutions: Input should be less than or equal to 100"):
         check_size("fashion_cnn", params, {"image": (28, 28, 1)}, 1000)
-    monkeypatch.setattr(recipe, "SET_UP_SECONDS", 1)
+    monkeypatch.setattr(recipe, "MAX_BUILD_SECONDS", 1)
     monkeypatch.setattr(recipe, "build_model", lambda *_: time.sleep(30))
-    with pytest.raises(UserError, match="is not set up in 1 s: it has too many layers"):
+    with pytest.raises(UserError, match="is not built within 1 s: it has too many layers"):
         check_size("fashion_cnn", params, {"image": (28, 28, 1)}, 1000)

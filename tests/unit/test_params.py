@@ -161,14 +161,14 @@ def test_a_file_full_of_faults_is_told_in_a_few_lines(workspace):
         ("models/mine.py", "def build(", "models__iris_mlp__build", {"told": "when it is imported"}),
         (
             "models/common/features.py",
-            "INPUT_VIEWS = {}\nINPUT_VIEWS['mine'] = 1",
+            "FEATURES = {}\nFEATURES['mine'] = 1",
             "models__iris_mlp__inputs",
             {"features": "mine"},
         ),
-        ("models/common/features.py", "INPUT_VIEWS = make_views()", "models__iris_mlp__inputs", {"features": "mine"}),
+        ("models/common/features.py", "FEATURES = make_features()", "models__iris_mlp__inputs", {"features": "mine"}),
         (
             "models/common/features.py",
-            "OLD = {}\nINPUT_VIEWS = {**OLD, 'a': 1}",
+            "OLD = {}\nFEATURES = {**OLD, 'a': 1}",
             "models__iris_mlp__inputs",
             {"features": "mine"},
         ),

@@ -6,13 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report.charts import drawn_beside
-from tasks.report.classification import calibration, confusion, worst_mistakes
+from tasks.evaluation.metrics import ClassMetrics, SliceMetrics
+from tasks.evaluation.metrics_files import LectureRun
+from tasks.publishing.records import Graph, Layer
+from tasks.report.charts import chart_pool
+from tasks.report.classification import calibration, confusion, most_confident_errors
 from tasks.report.diagnosis import diagnose, weak_classes, weak_slices
 from tasks.report.drift import compare_splits, far_out
-from tasks.report.formatting import duration, number, sourced, verdict
+from tasks.report.formatting import duration, number, sourced
 from tasks.report.model_page import describe_lecture_recipe
 from tasks.report.network_diagram import draw
+from tasks.report.read import LectureRecipe
 
 
 def curves(train: list[float], valid: list[float]) -> list[str]:
@@ -56,13 +60,13 @@ def test_whatever_the_losses_are_the_diagnosis_says_something_and_converged_only
 
 
 def test_a_class_and_a_slice_far_behind_the_rest_are_pointed_out():
-    good, bad = (
-        {"precision": 0.9, "recall": 0.9, "f1": 0.9, "rows": 50},
-        {"precision": 0.5, "recall": 0.5, "f1": 0.5, "rows": 50},
-    )
+    good, bad = (ClassMetrics(precision=share, recall=share, f1=share, rows=50) for share in (0.9, 0.5))
     assert [finding.title for finding in weak_classes({"a": good, "b": bad, "c": good})] == ["weak on b"]
-    assert weak_classes({"a": good, "b": {**bad, "rows": 3}}) == []
-    slices = {"x 0 to 1": {"rmse": 0.5, "bias": 0.0, "rows": 99}, "x 1 to 2": {"rmse": 0.9, "bias": -0.2, "rows": 99}}
+    assert weak_classes({"a": good, "b": bad.model_copy(update={"rows": 3})}) == []
+    slices = {
+        "x 0 to 1": SliceMetrics(rmse=0.5, mae=0.4, bias=0.0, rows=99),
+        "x 1 to 2": SliceMetrics(rmse=0.9, mae=0.8, bias=-0.2, rows=99),
+    }
     [finding] = weak_slices(slices, 0.55)
     assert finding.title == "weak where x 1 to 2"
     assert "too low" in finding.text
@@ -89,7 +93,7 @@ def test_calibration_counts_every_row_once_and_is_0_for_an_oracle(rows):
         predicted=frame["true"], **{"probability a": 1.0 - frame["true"], "probability b": 1.0 * frame["true"]}
     )
     assert calibration(oracle, ["a", "b"])["error"] == 0
-    wrong = worst_mistakes(frame, ["a", "b"])
+    wrong = most_confident_errors(frame, ["a", "b"])
     sure = np.where(wrong["predicted"] == 1, wrong["probability b"], wrong["probability a"])
     assert (wrong["true"] != wrong["predicted"]).all()
     assert (np.diff(sure) <= 0).all()
@@ -122,43 +126,32 @@ def graphs(draw_from):
     links = [[names[draw_from(st.integers(0, number - 1))], names[number]] for number in range(1, count)]
     further = draw_from(st.lists(st.tuples(st.integers(0, count - 2), st.integers(1, count - 1)), max_size=4))
     links += [[names[a], names[b]] for a, b in further if a < b and [names[a], names[b]] not in links]
-    layers = [{"name": name, "type": "Dense", "shape": [3], "activation": None} for name in names]
-    return {"layers": layers, "links": links}
+    layers = [Layer(name=name, type="Dense", shape=[3], activation=None, parameters=9, trainable=9) for name in names]
+    return Graph(layers=layers, links=links, index=0)
 
 
 @given(graphs())
 def test_no_two_boxes_of_a_network_overlap_and_every_layer_is_below_what_it_reads(graph):
     drawing = draw(graph)
     places = [(box.x, box.y) for box in drawing.boxes]
-    assert len(drawing.boxes) == len(graph["layers"])
-    assert len(drawing.lines) == len(graph["links"])
+    assert len(drawing.boxes) == len(graph.layers)
+    assert len(drawing.lines) == len(graph.links)
     for place, (x, y) in enumerate(places):
         assert 0 <= x <= drawing.width - 168
         assert 0 <= y <= drawing.height - 44
         assert all(abs(x - u) >= 168 or abs(y - v) >= 44 for u, v in places[place + 1 :])
     level = {box.title: box.y for box in drawing.boxes}
-    assert all(level[source] < level[reader] for source, reader in graph["links"])
+    assert all(level[source] < level[reader] for source, reader in graph.links)
 
 
 def test_the_highest_figure_counts_from_the_fourth_epoch_on():
     epochs = {"normalization": "standard", "seed": 1, "epoch": [1, 2, 3, 4, 5], "val_rmse": [9.0, 8.0, 7.0, 0.6, 0.5]}
-    run = {
-        "normalization": "standard",
-        "seed": 1,
-        "epochs": 5,
-        "metrics": {"valid": {"rmse": 0.5}, "test": {"rmse": 0.4}},
-    }
-    with drawn_beside():
-        shown = describe_lecture_recipe({"history": pd.DataFrame(epochs), "runs": [run]}, "rmse", {})
+    metrics = {"valid": {"rmse": 0.5}, "test": {"rmse": 0.4}}
+    run = LectureRun(normalization="standard", seed=1, epochs=5, metrics=metrics)
+    with chart_pool():
+        shown = describe_lecture_recipe(LectureRecipe([run], pd.DataFrame(epochs)), "rmse", {})
     assert shown["rows"][0]["highest"] == 0.6
     assert shown["means"] == [{"normalization": "standard", "valid": 0.5, "test": {"rmse": 0.4}}]
-
-
-def test_the_verdict_knows_which_way_is_better():
-    assert verdict({"test": {"rmse": 0.5}}, {"test": {"rmse": 0.6}}, "rmse", False)["reached"]
-    assert not verdict({"test": {"rmse": 0.7}}, {"test": {"rmse": 0.6}}, "rmse", False)["reached"]
-    assert verdict({"valid": {"accuracy": 0.9}}, {"valid": {"accuracy": 0.9}}, "accuracy", True)["reached"]
-    assert verdict({"test": {"accuracy": 0.9}}, {}, "accuracy", True) is None
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.pipeline import refuse_unreachable_server
 from orchestration.dvc.graph import Plan
-from orchestration.resources import Machine, visible_gpus
-from orchestration.scheduler import Needs, drive
+from orchestration.executors.executor import refuse_unreachable_server
+from orchestration.resources import Machine, Resources, visible_gpus
+from orchestration.scheduler import run_schedule
 from runtime.errors import UserError
 
 
@@ -38,14 +38,14 @@ def runs(draw):
     plan = Plan(names, needed, set(names))
     gpus = tuple(str(number) for number in range(draw(st.integers(0, 2))))
     machine = Machine(draw(st.integers(1, 4)), gpus, draw(st.integers(1, 4)))
-    needs = {name: Needs(draw(st.integers(1, 6)), draw(st.booleans())) for name in names}
+    resources = {name: Resources(draw(st.integers(1, 6)), draw(st.booleans())) for name in names}
     ends = draw(st.lists(st.integers(0, 11), min_size=len(names), max_size=len(names)))
-    return plan, machine, needs, draw(st.sets(st.sampled_from(names))), ends
+    return plan, machine, resources, draw(st.sets(st.sampled_from(names))), ends
 
 
 @given(runs())
 def test_every_stage_starts_once_when_it_may_and_where_there_is_room(run):
-    plan, machine, needs, failing, ends = run
+    plan, machine, resources, failing, ends = run
     started, running, endings = {}, {}, {}
     changed = threading.Condition()
 
@@ -58,11 +58,11 @@ def test_every_stage_starts_once_when_it_may_and_where_there_is_room(run):
             started[chosen.stage] = chosen
             running[chosen.stage] = future = Future()
             assert len(running) <= machine.jobs
-            assert sum(min(needs[stage].threads, machine.threads) for stage in running) <= machine.threads
+            assert sum(min(resources[stage].threads, machine.threads) for stage in running) <= machine.threads
             gpus = [started[stage].gpu for stage in running if started[stage].gpu is not None]
             assert len(gpus) == len(set(gpus))
             assert set(gpus) <= set(machine.gpus)
-            if machine.gpus and needs[chosen.stage].gpu and not chosen.blocked_by:
+            if machine.gpus and resources[chosen.stage].gpu and not chosen.blocked_by:
                 assert chosen.gpu is not None
             changed.notify()
         return future
@@ -83,9 +83,9 @@ def test_every_stage_starts_once_when_it_may_and_where_there_is_room(run):
 
     ender = threading.Thread(target=end_some, daemon=True)
     ender.start()
-    result = drive(plan, machine, needs, start, ending)
+    result = run_schedule(plan, machine, resources, start, ending)
     assert set(started) == set(plan.order)
-    below_failure = {name for name in plan.order if plan.behind(name) & failing}
+    below_failure = {name for name in plan.order if plan.ancestors(name) & failing}
     assert {name for name, end in result.items() if end == "not run"} == below_failure
     assert {name for name, end in result.items() if end == "failed"} == failing - below_failure
 
@@ -99,8 +99,10 @@ def test_a_stage_that_needs_nothing_more_does_not_wait_for_its_elders():
         futures[chosen.stage] = Future()
         return futures[chosen.stage]
 
-    needs = {name: Needs(1, False) for name in plan.order}
-    runner = threading.Thread(target=drive, args=(plan, Machine(2, (), 2), needs, start, lambda *_: "ran"), daemon=True)
+    resources = {name: Resources(1, False) for name in plan.order}
+    runner = threading.Thread(
+        target=run_schedule, args=(plan, Machine(2, (), 2), resources, start, lambda *_: "ran"), daemon=True
+    )
     runner.start()
     for stage in ("quick", "after quick", "slow"):
         while stage not in futures:

@@ -1,0 +1,201 @@
+"""The report's overview in a real browser: charts by task, the timeline of the last run, tables that are not cut."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from config import paths
+from tasks.report.formatting import number
+
+PIPELINE = [sys.executable, "-m", "flows.pipeline", "--jobs", "1"]
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    opened.set_network_conditions(offline=True, latency=0, throughput=0)
+    yield opened
+    opened.quit()
+
+
+def show(browser, page: Path, width: int = 1280) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page.as_uri())
+
+
+CUT = """return [...document.querySelectorAll(".scroll")].filter((frame) => frame.scrollWidth > frame.clientWidth
+  || [...frame.querySelectorAll("th, td")].some((cell) => cell.getBoundingClientRect().right > innerWidth))
+  .map((frame) => `${frame.ariaLabel}: ${frame.scrollWidth} > ${frame.clientWidth}`)"""
+
+
+@pytest.fixture
+def last_run(repo):
+    """Write a run into the repository's report, and yield what writes another one."""
+    path = repo / paths.LAST_RUN
+    before = path.read_text() if path.exists() else None
+
+    def write(stages: list[dict], seconds: float = 90.0) -> None:
+        run = {"began": "2026-01-31T12:00:00+00:00", "seconds": seconds, "stages": stages}
+        path.write_text(f"window.lastRun = {json.dumps(run)};\n")
+
+    yield write
+    if before is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_text(before)
+
+
+STAGES = [
+    {"name": "ingest@iris", "status": "unchanged", "ready": 0, "started": 0, "ended": 0.1},
+    {"name": "lecture_recipe@housing_wide_deep_subclassed", "status": "ran", "ready": 0, "started": 30, "ended": 90},
+    {"name": "train@<b>x</b>", "status": "failed", "ready": 0, "started": 0.5, "ended": 30},
+    {"name": "report", "status": "not run", "ready": None, "started": None, "ended": None},
+]
+
+
+@pytest.mark.xdist_group("repo")
+@pytest.mark.parametrize("width", [1280, 1440])
+def test_no_column_of_any_table_is_cut(browser, repo, last_run, width):
+    last_run(STAGES)
+    for page in sorted((repo / "reports").rglob("*.html")):
+        show(browser, page, width)
+        assert browser.execute_script(CUT) == [], page
+
+
+@pytest.mark.xdist_group("repo")
+def test_the_last_run_is_shown_stage_by_stage_with_texts(browser, repo, last_run):
+    last_run(STAGES)
+    show(browser, repo / "reports/index.html")
+    section = browser.find_element("css selector", "#last-run")
+    assert "4 stages in 1 min 30 s: 1 unchanged, 1 ran, 1 failed, 1 not run." in section.text
+    cells = [
+        [cell.get_attribute("textContent") for cell in row.find_elements("css selector", "th, td")]
+        for row in section.find_elements("css selector", "tbody tr")
+    ]
+    assert cells == [
+        ["train@<b>x</b>", "failed", "0.5 s", "29.5 s", "ready at 0.0 s, started at 0.5 s, ended at 30.0 s"],
+        [
+            "lecture_recipe@housing_wide_deep_subclassed",
+            "ran",
+            "30.0 s",
+            "1 min 0 s",
+            "ready at 0.0 s, started at 30.0 s, ended at 1 min 30 s",
+        ],
+        ["report", "not run", "–", "–", "–"],
+    ]
+    track = section.find_element("css selector", "tbody tr:nth-child(2) .track").rect
+    row = section.find_element("css selector", "tbody tr:nth-child(2)")
+    bars = [row.find_element("css selector", f".{kind}").rect for kind in ("waiting", "running")]
+    assert bars[0]["width"] == pytest.approx(track["width"] / 3, abs=2)
+    assert bars[1]["width"] == pytest.approx(track["width"] * 2 / 3, abs=2)
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.xdist_group("repo")
+@pytest.mark.parametrize("text", ["window.lastRun = null;\n", "window.lastRun = {};\n", ""])
+def test_without_a_run_there_is_no_timeline(browser, repo, last_run, text):
+    last_run([])
+    (repo / paths.LAST_RUN).write_text(text)
+    show(browser, repo / "reports/index.html")
+    assert not browser.find_element("css selector", "#last-run").is_displayed()
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.xdist_group("repo")
+def test_the_overview_begins_with_a_chart_for_each_task(browser, repo):
+    summary = json.loads((repo / "reports/summary.json").read_text())
+    show(browser, repo / "reports/index.html")
+    assert [heading.text for heading in browser.find_elements("css selector", "h2")][:2] == [
+        "Results by task",
+        "Models and baselines",
+    ]
+    labels = [
+        frame.get_attribute("aria-label") for frame in browser.find_elements("css selector", ".results [role=img]")
+    ]
+    for row in summary:
+        metric = "rmse" if row["task"] == "regression" else "accuracy"
+        shown = f"{row['name']} {number(row['metrics']['test'][metric])}"
+        assert sum(shown in label for label in labels) == 1, shown
+
+
+@pytest.mark.xdist_group("repo")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation_with_a_timeline(browser, repo, last_run, scheme):
+    last_run(STAGES)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    show(browser, repo / "reports/index.html")
+    browser.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
+    found = browser.execute_async_script("axe.run().then(arguments[0])")["violations"]
+    assert [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] in SERIOUS] == []
+
+
+# The file that the flow writes
+
+
+@pytest.fixture
+def pipeline(workspace, settings):
+    """Return what starts the pipeline flow in a workspace without git; what it prints goes to one pipe."""
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=workspace, env=settings, check=True
+    )
+
+    def start(*targets: str) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen([*PIPELINE, *targets], cwd=workspace, env=settings, start_new_session=True, **pipes)
+
+    return start
+
+
+def statuses() -> dict[str, str]:
+    text = paths.LAST_RUN.read_text(encoding="utf-8")
+    run = json.loads(text.removeprefix("window.lastRun = ").removesuffix(";\n"))
+    return {stage["name"]: stage["status"] for stage in run["stages"]}
+
+
+def begin_with(statement: str) -> None:
+    """Have the stage ingest@iris begin with a statement."""
+    stage = Path("flows/ingest.py")
+    stage.write_text(f"import sys, time\nif 'iris' in sys.argv: {statement}\n{stage.read_text()}")
+
+
+def test_the_flow_writes_its_timeline_when_stages_failed(pipeline):
+    begin_with("sys.exit('broken')")
+    with pipeline("prepare@iris", "prepare@line") as process:
+        output = process.communicate(timeout=110)[0]
+    assert process.returncode == 1, output
+    assert statuses() == {
+        "ingest@iris": "failed",
+        "prepare@iris": "not run",
+        "ingest@line": "ran",
+        "prepare@line": "ran",
+    }
+
+
+def test_the_flow_writes_its_timeline_after_ctrl_c(pipeline):
+    begin_with("time.sleep(100)")
+    with pipeline("prepare@iris") as process:
+        assert any("ingest@iris started" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=110)[0]
+    assert process.returncode == 130, output
+    assert statuses() == {"ingest@iris": "interrupted", "prepare@iris": "not run"}
