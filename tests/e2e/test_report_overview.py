@@ -1,10 +1,8 @@
 """The report's overview in a real browser: charts by task, the timeline of the last run, tables that are not cut."""
 
 import json
-import shutil
 import signal
 import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,28 +10,10 @@ import pytest
 
 from config import paths
 from tasks.report.formatting import number
+from tests.support.workspaces import DVC, PIPELINE
 
-PIPELINE = [sys.executable, "-m", "flows.pipeline", "--jobs", "1"]
+ONE_AT_A_TIME = [*PIPELINE, "--jobs", "1"]
 SERIOUS = ("serious", "critical")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from selenium import webdriver
-
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    opened.set_network_conditions(offline=True, latency=0, throughput=0)
-    yield opened
-    opened.quit()
 
 
 def show(browser, page: Path, width: int = 1280) -> None:
@@ -49,19 +29,14 @@ CUT = """return [...document.querySelectorAll(".scroll")].filter((frame) => fram
 
 @pytest.fixture
 def last_run(repo):
-    """Write a run into the repository's report, and yield what writes another one."""
+    """Write a run into the repository's report, and return what writes one."""
     path = repo / paths.LAST_RUN
-    before = path.read_text() if path.exists() else None
 
     def write(stages: list[dict], seconds: float = 90.0) -> None:
         run = {"began": "2026-01-31T12:00:00+00:00", "seconds": seconds, "stages": stages}
         path.write_text(f"window.lastRun = {json.dumps(run)};\n")
 
-    yield write
-    if before is None:
-        path.unlink(missing_ok=True)
-    else:
-        path.write_text(before)
+    return write
 
 
 STAGES = [
@@ -72,7 +47,6 @@ STAGES = [
 ]
 
 
-@pytest.mark.xdist_group("repo")
 @pytest.mark.parametrize("width", [1280, 1440])
 def test_no_column_of_any_table_is_cut(browser, repo, last_run, width):
     last_run(STAGES)
@@ -81,7 +55,6 @@ def test_no_column_of_any_table_is_cut(browser, repo, last_run, width):
         assert browser.execute_script(CUT) == [], page
 
 
-@pytest.mark.xdist_group("repo")
 def test_the_last_run_is_shown_stage_by_stage_with_texts(browser, repo, last_run):
     last_run(STAGES)
     show(browser, repo / "reports/index.html")
@@ -110,7 +83,6 @@ def test_the_last_run_is_shown_stage_by_stage_with_texts(browser, repo, last_run
     assert browser.get_log("browser") == []
 
 
-@pytest.mark.xdist_group("repo")
 @pytest.mark.parametrize("text", ["window.lastRun = null;\n", "window.lastRun = {};\n", ""])
 def test_without_a_run_there_is_no_timeline(browser, repo, last_run, text):
     last_run([])
@@ -120,7 +92,6 @@ def test_without_a_run_there_is_no_timeline(browser, repo, last_run, text):
     assert browser.get_log("browser") == []
 
 
-@pytest.mark.xdist_group("repo")
 def test_the_overview_begins_with_a_chart_for_each_task(browser, repo):
     summary = json.loads((repo / "reports/summary.json").read_text())
     show(browser, repo / "reports/index.html")
@@ -137,7 +108,6 @@ def test_the_overview_begins_with_a_chart_for_each_task(browser, repo):
         assert sum(shown in label for label in labels) == 1, shown
 
 
-@pytest.mark.xdist_group("repo")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_violation_with_a_timeline(browser, repo, last_run, scheme):
     last_run(STAGES)
@@ -155,13 +125,13 @@ def test_axe_finds_no_serious_violation_with_a_timeline(browser, repo, last_run,
 @pytest.fixture
 def pipeline(workspace, settings):
     """Return what starts the pipeline flow in a workspace without git; what it prints goes to one pipe."""
-    subprocess.run(
-        [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=workspace, env=settings, check=True
-    )
+    subprocess.run([*DVC, "init", "--quiet", "--no-scm"], cwd=workspace, env=settings, check=True)
 
     def start(*targets: str) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen([*PIPELINE, *targets], cwd=workspace, env=settings, start_new_session=True, **pipes)
+        return subprocess.Popen(
+            [*ONE_AT_A_TIME, *targets], cwd=workspace, env=settings, start_new_session=True, **pipes
+        )
 
     return start
 
