@@ -70,7 +70,7 @@ format: $(READY) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-figures: $(READY) ## what every model reaches on test, and what the experiments changed
+metrics: $(READY) ## what every model reaches on test, and what the experiments changed
 	$(BIN)/python -m flows.metrics
 
 tensorboard: $(READY) ## show the training logs
@@ -79,4 +79,4 @@ tensorboard: $(READY) ## show the training logs
 lock: $(READY) ## pin every dependency of pyproject.toml anew
 	$(BIN)/python -m uv pip compile --quiet --universal --no-header --no-annotate --generate-hashes --upgrade --extra dev pyproject.toml -o requirements.lock
 
-.PHONY: help setup demo repro pipeline ui test test-rest test-all bench check format figures tensorboard lock
+.PHONY: help setup demo repro pipeline ui test test-rest test-all bench check format metrics tensorboard lock

@@ -1,6 +1,6 @@
 """What this project replaces in DVC; `read_plan`, with which every run of the graph begins, calls `patch_dvc`.
 
-tests/test_library_contracts.py fails when DVC changes what a replacement relies on.
+tests/unit/test_library_contracts.py fails when DVC changes what a replacement relies on.
 """
 
 import dvc.stage.run

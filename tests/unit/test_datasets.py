@@ -30,8 +30,8 @@ def test_the_sample_has_the_real_schema_and_is_the_same_every_time(name):
 def test_the_sample_is_told_apart_from_the_real_data(name):
     dataset = get_dataset(name)
     facts = provenance(dataset, "sample", dataset.generate())
-    assert facts["source"] == "sample"
-    assert "not real" in facts["origin"]
+    assert facts.source == "sample"
+    assert "not real" in facts.origin
 
 
 def test_every_data_set_of_params_has_a_file_and_the_other_way_round():

@@ -19,9 +19,21 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import dvc.stage.run
+import dvc.utils.serialize._yaml
+import dvc.utils.strictyaml
 import pytest
+from dvc.dvcfile import Lockfile
 
 from tests.support.workspaces import ROOT
+
+# As DVC brings them; `patch_dvc` replaces them for good in a process, and another test may have called it.
+REPLACED = [
+    (dvc.stage.run, "cmd_run", dvc.stage.run.cmd_run),
+    (Lockfile, "dump_stages", Lockfile.dump_stages),
+    (dvc.utils.serialize._yaml, "parse_yaml", dvc.utils.serialize._yaml.parse_yaml),
+    (dvc.utils.strictyaml, "parse_yaml", dvc.utils.strictyaml.parse_yaml),
+]
 
 
 def contract(library: str, reliance: str, *files: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -49,6 +61,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A DVC repository with two stages, of which `second` reads what `first` writes; it is the current directory."""
     from dvc.repo import Repo
 
+    for owner, name, value in REPLACED:
+        monkeypatch.setattr(owner, name, value)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("number: 1\n")
     (tmp_path / "dvc.yaml").write_text(
