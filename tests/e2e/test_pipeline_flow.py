@@ -147,7 +147,7 @@ def test_every_stage_is_a_task_of_the_run_and_its_flow_a_subflow(finished, setti
     query = {"flow_runs": {"name": {"any_": ["train-iris_perceptron"]}}, "sort": "START_TIME_DESC"}
     subflow = ask("flow_runs", **query)[0]
     parent = httpx.get(f"{another_server}/task_runs/{subflow['parent_task_run_id']}").json()["flow_run_id"]
-    time.sleep(1.5)  # a server without pages writes down once a second what became of tasks
+    time.sleep(1.5)  # a server without pages records the states of tasks once a second
     states = {task["name"]: task["state_name"] for task in ask("task_runs", flow_runs={"id": {"any_": [parent]}})}
     assert states["train@iris_perceptron"] == "Completed"
     assert states["prepare@iris"] == "Unchanged"

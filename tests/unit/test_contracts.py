@@ -210,7 +210,7 @@ def replaced(values: object, path: tuple, value: object) -> object:
 
 
 def message(read: Callable[[], object]) -> str | None:
-    """Return what the user is told; None where there is a result."""
+    """Return the message for the user; None where there is a result."""
     try:
         read()
     except UserError as error:

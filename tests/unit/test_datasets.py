@@ -1,4 +1,4 @@
-"""Data sets: the sample has the real schema; the real rows are the published ones; damage is told."""
+"""Data sets: the sample has the real schema; the real rows are the published ones; damage is refused by name."""
 
 from dataclasses import replace
 

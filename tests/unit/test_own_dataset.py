@@ -1,4 +1,4 @@
-"""A fault in the file of a data set of one's own is told as one of that file, not of what was made from it."""
+"""A fault in the file of one's own data set is reported as one of that file, not of what was made from it."""
 
 from dataclasses import replace
 
