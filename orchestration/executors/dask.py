@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,24 @@ class Cluster:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+@dataclass(frozen=True)
+class ByValue:
+    """A function that arrives whole: neither the scheduler nor a worker can import our code.
+
+    Dask tries Python's pickle first, which would send the function's name alone.
+    """
+
+    function: Callable
+
+    def __call__(self, *arguments: object) -> object:
+        return self.function(*arguments)
+
+    def __reduce__(self) -> tuple[Callable, tuple[bytes]]:
+        import cloudpickle
+
+        return cloudpickle.loads, (cloudpickle.dumps(self.function),)
+
+
 @contextmanager
 def open_cluster(address: str) -> Iterator[Cluster]:
     """Connect to the Dask scheduler at `address`, such as tcp://host:8786.
@@ -56,7 +74,7 @@ def open_cluster(address: str) -> Iterator[Cluster]:
     except ModuleNotFoundError:
         install = "`.venv/bin/python -m uv pip install -r pyproject.toml --extra dask`"
         raise UserError(f"--runner dask needs the package distributed: {install}") from None
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker need not import our code
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -110,7 +128,7 @@ def run_on_cluster(
             raise Stopped
         cluster.client.subscribe_topic(topic, on_event)
         future = cluster.client.submit(
-            run_on_worker,
+            ByValue(run_on_worker),
             command,
             own,
             str(Path.cwd()),

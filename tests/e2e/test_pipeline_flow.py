@@ -369,11 +369,11 @@ def test_a_running_dvc_repro_is_seen(run, finished, settings, own_server):
 
 
 @pytest.fixture
-def cluster(finished, settings, tmp_path) -> Iterator[str]:
-    """The address of a Dask scheduler with two workers, each a process that may run one thread."""
+def cluster(settings, tmp_path) -> Iterator[str]:
+    """The address of a Dask scheduler with two workers of one thread each, in a folder without this project's code."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
-    quiet = {"cwd": finished, "env": settings, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet = {"cwd": tmp_path, "env": settings, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
     processes = [subprocess.Popen([*scheduler, "--no-dashboard"], **quiet)]
