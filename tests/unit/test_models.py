@@ -91,7 +91,7 @@ def test_a_saved_model_comes_back_the_same(name, tmp_path):
         "housing_wide_deep_two_inputs",
     ],
 )
-def test_an_adapted_normalization_standardises_its_input(name):
+def test_an_adapted_normalization_standardizes_its_input(name):
     model = build(name)
     inputs = {key: rows * 3 + 5 for key, rows in rows_for(name, 500).items()}
     adapt_normalization(model, inputs)

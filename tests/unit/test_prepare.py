@@ -1,4 +1,4 @@
-"""Prepared tables: normalised by the train split alone, typed, and nothing bad gets through."""
+"""Prepared tables: normalized by the train split alone, typed, and nothing bad gets through."""
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +39,7 @@ def test_prepared_files_have_the_promised_columns_and_each_raw_row_once(prepared
         np.testing.assert_allclose(to_values(table[target]), to_values(raw[target].take(table["index"])), rtol=1e-6)
 
 
-def test_standardised_columns_have_mean_0_and_deviation_1_on_train_alone(prepared):
+def test_standardized_columns_have_mean_0_and_deviation_1_on_train_alone(prepared):
     tables = prepare_again("california_housing").tables  # clipped first
     for name in get_dataset("california_housing").features:
         values = to_values(tables["train"][name])
