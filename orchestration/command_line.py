@@ -40,6 +40,8 @@ EXIT_SECONDS = 60  # for a process to exit once its work is done: Prefect sends 
 END_SECONDS = 10  # for a process to end by itself after an interrupt
 # From Ctrl-C; from `kill` and service managers; from a terminal that is closed.
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Ours, and the one that Prefect raises while a flow runs.
+INTERRUPTS = (KeyboardInterrupt, TerminationSignal)
 
 
 def run(flow: Flow) -> NoReturn:
@@ -153,11 +155,13 @@ def exit_on_user_error(interrupted: str = "interrupted; nothing was published.")
         yield
     except UserError as error:
         end(1, str(error))
-    except KeyboardInterrupt:
+    except INTERRUPTS:
         end(130, interrupted)
     except Exception as error:
         if found := explain(error):
             end(1, found)
+        if is_interrupted():
+            end(130, interrupted)
         raise
 
 
@@ -205,6 +209,14 @@ def check_names(arguments: dict[str, str]) -> None:
 _last_interrupt = -inf
 
 
+def is_interrupted() -> bool:
+    """Tell whether an interrupt came just now.
+
+    TensorFlow and Keras turn the KeyboardInterrupt that hits them in the middle of their work into errors of their own.
+    """
+    return time.monotonic() - _last_interrupt < END_SECONDS
+
+
 def interrupt(*_: object) -> None:
     """Raise KeyboardInterrupt, but not again within END_SECONDS: a second Ctrl-C must not interrupt the cleanup.
 
@@ -212,7 +224,7 @@ def interrupt(*_: object) -> None:
     """
     global _last_interrupt  # noqa: PLW0603 - signal handlers have no other place
     now = time.monotonic()
-    if now - _last_interrupt < END_SECONDS:
+    if is_interrupted():
         return
     _last_interrupt = now
     raise KeyboardInterrupt
@@ -224,7 +236,7 @@ def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
     TensorFlow destroys iterators and functions at every epoch, so a Ctrl-C can hit one of them.
     """
     global _last_interrupt  # noqa: PLW0603
-    if isinstance(lost.exc_value, KeyboardInterrupt | TerminationSignal):
+    if isinstance(lost.exc_value, INTERRUPTS):
         _last_interrupt = -inf
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     else:
@@ -261,7 +273,7 @@ def shorten_user_errors_in_logs() -> None:
 def shorten_user_error(record: logging.LogRecord) -> None:
     """Reduce a log record with a user error to the error's message."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, UserError | KeyboardInterrupt) or explain(error):
+    if isinstance(error, (UserError, *INTERRUPTS)) or explain(error) or (error and is_interrupted()):
         record.exc_info, record.msg, record.args = None, "%s", (explain(error) or error,)
         record.printed_by_run = True
     elif isinstance(record.args, tuple):

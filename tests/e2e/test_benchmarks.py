@@ -11,7 +11,7 @@ import pytest
 from benchmarks.__main__ import QUICK_MODELS
 from tests.support.workspaces import ROOT, clone
 
-pytestmark = [pytest.mark.xdist_group("benchmarks"), pytest.mark.timeout(600)]  # one worker measures for all
+pytestmark = [pytest.mark.xdist_group("benchmarks"), pytest.mark.timeout(1800)]  # one worker measures for all
 
 
 @pytest.fixture(scope="module")
