@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from prefect import task
 
@@ -98,6 +97,8 @@ def count_duplicates(features: list[np.ndarray], rows: dict[str, np.ndarray]) ->
         features: each [rows] or [rows, ...].
         rows: int64 row numbers of each split.
     """
+    import pandas as pd  # late: `--help` must not wait for it
+
     flat = np.concatenate([values.reshape(len(values), -1) for values in features], axis=1)
     keys = pd.Series([row.tobytes() for row in flat])
     train = keys[rows["train"]]

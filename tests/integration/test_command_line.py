@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.support.namespaces import NO_NETWORK, needs_namespaces
 from tests.support.workspaces import ROOT, edit_params
 
 
@@ -73,10 +74,9 @@ def test_flows_do_what_their_stages_promise_and_say_so(run_flow, workspace):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
 def test_a_flow_runs_with_the_network_cut_off(workspace):
-    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to make a network namespace (root)")
+    needs_namespaces()
     settings = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
-    command = ["unshare", "--net", sys.executable, "-m", "flows.ingest", "line"]
+    command = [*NO_NETWORK, sys.executable, "-m", "flows.ingest", "line"]
     done = subprocess.run(command, cwd=workspace, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (workspace / "data/raw/line.parquet").exists()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tasks.preparation.download import check_answers
+from tests.support.namespaces import LOOPBACK_UP, NAMESPACE, NO_NETWORK, needs_namespaces
 from tests.support.workspaces import edit_params
 
 GIVE_UP = 600  # seconds; the loaders by themselves go on for longer, or for ever
@@ -131,23 +132,6 @@ def test_a_proxy_that_does_not_lead_to_the_source_is_an_error_in_seconds(
     check_told(ingest(dataset, workspace, api_url, HTTP_PROXY=address, HTTPS_PROXY=address), dataset)
     # What does not answer is asked once, what refuses three times.
     assert len(questions) == (1 if answer is silent else 3)
-
-
-# Runs a command in a network namespace of its own in which the loopback interface is up.
-LOOPBACK_UP = """
-import fcntl, socket, struct, subprocess, sys
-SIOCSIFFLAGS, IFF_UP = 0x8914, 1
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-    fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
-sys.exit(subprocess.call(sys.argv[1:]))
-"""
-NAMESPACE = ("unshare", "--net")
-NO_NETWORK = (*NAMESPACE, sys.executable, "-c", LOOPBACK_UP)
-
-
-def needs_namespaces() -> None:
-    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to make a network namespace (root)")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
