@@ -22,8 +22,8 @@ from runtime.errors import UserError
 RunCommand = Callable[[str, dict[str, str]], int]
 
 _runner: ContextVar[RunCommand] = ContextVar("runner")
-# Held by the thread for which DVC works, except while its stage's command runs. Threads so wait for each other here,
-# and only one of them polls DVC's lock file.
+# Held by the thread for which DVC works, except while its stage's command runs. DVC is not safe to use in several
+# threads: two that read dvc.yaml at once can find it invalid. And only one of them polls DVC's lock file.
 _dvc_thread = threading.Lock()
 
 
@@ -76,13 +76,15 @@ def reproduce(
     def run(command: str, environment: dict[str, str]) -> int:
         nonlocal ran
         ran = True
-        if lost := uncached_outputs(repo, name):
+        with _dvc_thread:
+            lost = uncached_outputs(repo, name)
+        if lost:
             warn(f"{name} replaces {', '.join(lost)}, which were not made by a recorded run: DVC's cache has no copy.")
         return run_command(command, environment)
 
     token = _runner.set(run)
     try:
-        with Repo(_wait_for_lock=True) as repo, _dvc_thread:
+        with _dvc_thread, Repo(_wait_for_lock=True) as repo:
             if not force:
                 with repo.lock:
                     restored = bool(restore_missing(repo, name))

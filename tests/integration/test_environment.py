@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -131,7 +132,9 @@ def test_what_a_run_left_over_in_a_shell_is_not_believed(run_flow, workspace, pi
 def test_a_stage_under_dvc_knows_its_stage(tmp_path, settings):
     dvc_yaml = {
         "stages": {
-            "look": {"cmd": f"{sys.executable} -c \"import flows, os; print('STAGE', os.environ.get('DVC_STAGE'))\""}
+            "look": {
+                "cmd": f"{shlex.quote(sys.executable)} -c \"import flows, os; print('STAGE', os.environ.get('DVC_STAGE'))\""
+            }
         }
     }
     (tmp_path / "dvc.yaml").write_text(json.dumps(dvc_yaml))
