@@ -130,13 +130,8 @@ def test_what_a_run_left_over_in_a_shell_is_not_believed(run_flow, workspace, pi
 
 
 def test_a_stage_under_dvc_knows_its_stage(tmp_path, settings):
-    dvc_yaml = {
-        "stages": {
-            "look": {
-                "cmd": f"{shlex.quote(sys.executable)} -c \"import flows, os; print('STAGE', os.environ.get('DVC_STAGE'))\""
-            }
-        }
-    }
+    program = "import flows, os; print('STAGE', os.environ.get('DVC_STAGE'))"
+    dvc_yaml = {"stages": {"look": {"cmd": shlex.join([sys.executable, "-c", program])}}}
     (tmp_path / "dvc.yaml").write_text(json.dumps(dvc_yaml))
     environment = settings | {"PYTHONPATH": str(ROOT)}
     subprocess.run([*DVC, "init", "--no-scm", "--quiet"], cwd=tmp_path, env=environment, check=True)
