@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from orchestration.prefect.interrupts import catch_signals
+from orchestration.prefect.interrupts import catch_signals, has_caught_signal
 
 PORT = 4200
 LAST = """print how the last scheduled runs of each deployment ended, without starting a UI; the exit code is 0 if the
@@ -24,7 +24,12 @@ def main() -> int:
     prepare_process()
     catch_signals()
     with exit_on_user_error("interrupted." if given.last else "the server and the worker have ended."):
-        return show_last() if given.last else serve(given.port)
+        try:
+            return show_last() if given.last else serve(given.port)
+        except Exception:
+            if has_caught_signal():  # a library has turned the interrupt into an error of its own
+                raise KeyboardInterrupt from None
+            raise
 
 
 def parse() -> argparse.Namespace:

@@ -4,6 +4,7 @@ import signal
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_caught: list[int] = []
 
 
 def catch_signals() -> None:
@@ -13,13 +14,18 @@ def catch_signals() -> None:
     SIGHUP stays ignored if it was, as under `nohup`.
     """
 
-    def interrupt(*_: object) -> NoReturn:
+    def interrupt(number: int, _: object) -> NoReturn:
+        _caught.append(number)
         ignore_signals()
         raise KeyboardInterrupt
 
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
+
+
+def has_caught_signal() -> bool:
+    return bool(_caught)
 
 
 def ignore_signals() -> None:
