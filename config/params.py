@@ -137,7 +137,6 @@ def parts_of(value: Any) -> Iterator[Any]:
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Names become file names, stage names, words of a command line, and scopes of a TensorFlow graph.
 Name = Annotated[str, AfterValidator(check_name)]
-Threads = Annotated[int, Field(gt=0, le=MAX_THREADS)]
 Epochs = Annotated[int, Field(gt=0, le=MAX_EPOCHS)]
 Arguments = Annotated[dict[str, Any], AfterValidator(check_sizes)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
