@@ -1,5 +1,6 @@
 """Fixtures that tests share: workspaces on the sample, repositories that are trained once, and one Prefect server."""
 
+import compileall
 import os
 import shutil
 import signal
@@ -12,15 +13,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from runtime.packages import PACKAGES
 from tests.support.servers import start_server
 from tests.support.workspaces import (
     DVC,
     FEW_MODELS,
+    MIGRATED,
     PIPELINE,
     build_once,
     clone,
     make_repository,
     make_workspace,
+    migrate,
 )
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -106,6 +110,7 @@ def api_url(shared: Path) -> str:
 @pytest.fixture(scope="session")
 def environment(shared: Path) -> dict[str, str]:
     """The environment of commands that start a server of their own: our Python, and a home that nobody may touch."""
+    MIGRATED[:] = [build_once(shared / "database", migrate) / "prefect.db"]
     home = shared / "home"
     home.mkdir(exist_ok=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -225,6 +230,13 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
             item.add_marker(skip)
         if tier in SLOW_TIERS and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS if BUILT & {*item.fixturenames} else SLOW_SECONDS))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile our code once, for the many processes that import a copy of it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        for name in PACKAGES:
+            compileall.compile_dir(TESTS.parent / name, quiet=2)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
