@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -36,8 +36,8 @@ PARTS = ("fit", "size", "stream", "graph")
 ROUNDS = 3
 # The variants with the same batches in float32, and their names in the results.
 EXACT = {"ours_exact": "ours", "loop": "loop", "nudged": "nudged"}
-QUICK_STAGES = ["train@linear_neuron", "train@iris_perceptron"]
-QUICK_MODELS = ("housing_wide_deep_aux", "multi_input_cnn")
+QUICK_STAGES = ["train@linear_neuron"]
+QUICK_MODELS = ("multi_input_cnn",)
 # Instead of the epochs of a recipe that take too long, or that early stopping would cut.
 EPOCHS = {"housing_wide_deep_subclassed": 20, "fashion_mlp": 30, "fashion_mlp_300": 5}
 CONVOLUTIONAL = ("fashion_cnn", "binary_cnn", "shared_input_cnn", "multi_input_cnn")
@@ -54,7 +54,6 @@ class FitWorker:
     command: list[str]
     process: subprocess.Popen
     errors: IO[str]
-    about: dict[str, Any] = field(default_factory=dict)
 
     def fit(self) -> dict[str, Any]:
         assert self.process.stdin
@@ -63,6 +62,7 @@ class FitWorker:
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
+        """Return what it says when it is ready, and after each fit."""
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
@@ -75,7 +75,7 @@ class FitWorker:
 
 
 def start(model: str, variant: str, epochs: int, rows: int = 0) -> FitWorker:
-    """Start a process that fits a model.
+    """Start a process that fits a model, and do not wait until it is ready.
 
     Args:
         model: its name.
@@ -87,9 +87,7 @@ def start(model: str, variant: str, epochs: int, rows: int = 0) -> FitWorker:
     errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the process
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=quiet())
-    started = FitWorker(command, process, errors)
-    started.about = started.answer()
-    return started
+    return FitWorker(command, process, errors)
 
 
 def quiet() -> dict[str, str]:
@@ -127,6 +125,7 @@ def compare(params: Params, model: str, epochs: int, rows: int, fits: int, peak:
     """
     timed = ("notes", "keras", "ours", *(["gpu"] if peak["gpu"] else []))
     workers = {variant: start(model, variant, epochs, rows) for variant in (*timed, *EXACT)}
+    about = {variant: worker.answer() for variant, worker in workers.items()}["ours"]  # none is busy after this
     taken: dict[str, list[dict[str, Any]]] = {variant: [] for variant in timed}
     for _ in range(fits):
         for variant, runs in taken.items():
@@ -134,7 +133,6 @@ def compare(params: Params, model: str, epochs: int, rows: int, fits: int, peak:
     histories = {name: workers[variant].fit()["history"] for variant, name in EXACT.items()}
     for worker in workers.values():
         worker.stop()
-    about = workers["ours"].about
     seconds = {variant: median(run["seconds"] for run in runs) for variant, runs in taken.items()}
     ours, notes = taken["ours"], taken["notes"]
     epoch = {variant: median(epoch_seconds(run["epoch_ends"]) for run in runs) for variant, runs in taken.items()}
@@ -204,6 +202,7 @@ def by_size(params: Params, model: str) -> dict[str, Any]:
         epoch = {}
         for variant, epochs in (("notes", 4 if times < 100 else 2), ("ours", 4)):
             worker = start(model, variant, epochs, rows)
+            worker.answer()
             epoch[variant] = epoch_seconds(worker.fit()["epoch_ends"])
             worker.stop()
         result[f"x{times}"] = {
