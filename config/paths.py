@@ -13,6 +13,7 @@ CHECKPOINTS = Path("checkpoints")
 BASELINES = ARTIFACTS / "baselines"
 REPORTS = Path("reports")
 LAST_RUN = REPORTS / "last_run.js"  # the timeline of the last `make pipeline`, no output of DVC
+RETRAIN = Path(".retrain")  # the workspace of `retrain`, and the champions that it compares with
 FOLDERS = (RAW, PREPARED, ARTIFACTS, LOGS, CHECKPOINTS, REPORTS, STAGING)
 
 SPLITS = ("train", "valid", "test")
