@@ -45,7 +45,7 @@ def served(tmp_path_factory) -> Iterator[tuple[Path, httpx.Client]]:
     folder = make_small_workspace(tmp_path_factory.mktemp("registration") / "a workspace")
     home = folder / ".prefect"
     with temporary_settings({PREFECT_HOME: home}):
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         supervisor = start_server(psutil.Process(), home / "server")
     try:
         with sign_in(folder, (home / "server").read_text()) as client:
