@@ -25,7 +25,7 @@ def git(*words: str, given: str | None = None, **variables: str) -> str:
     try:
         done = subprocess.run(
             ["git", *words],
-            input=(given or "").encode(),
+            input=os.fsencode(given or ""),
             env={**os.environ, "LC_ALL": "C", **variables},
             capture_output=True,
             check=False,
@@ -35,4 +35,4 @@ def git(*words: str, given: str | None = None, **variables: str) -> str:
     if done.returncode:
         told = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
         raise GitError(f"git {words[0]}: {told}")
-    return done.stdout.decode(errors="replace")
+    return os.fsdecode(done.stdout)

@@ -118,7 +118,7 @@ def register(model: str, commit: str, message: str, facts: Mapping[str, Any] | N
     try:
         commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}").strip()
     except GitError:
-        raise UserError(f"there is no commit {shortened(commit)} in this repository.") from None
+        raise UserError(f"there is no commit {shortened(repr(commit))} in this repository.") from None
     with registry_lock():
         for _ in range(TRIES):
             tags = read_tags()
@@ -207,8 +207,7 @@ def assign(target: Version, message: str, expected: Expected, facts: Mapping[str
     """Make `target` the champion, unless another one than `expected` is it by now; see `promote`."""
     refuse_unknown_writer()
     check_commit(target.model, target.commit, target.name)
-    with tempfile.TemporaryDirectory(prefix="heaviside-") as folder:  # it would be of no use without its files
-        export_version(target, Path(folder) / "version")
+    check_files(target)
     with registry_lock():
         for _ in range(TRIES):
             tags = read_tags()
@@ -223,6 +222,12 @@ def assign(target: Version, message: str, expected: Expected, facts: Mapping[str
                 written = read_tags().tags
                 return next(event_of(written, tag) for tag in written if tag.name == name)
     raise UserError(f"other programs keep promoting versions of {target.model}: stop them.")
+
+
+def check_files(version: Version) -> None:
+    """Raise UserError unless DVC can get the version's files: a champion without them would be of no use."""
+    with tempfile.TemporaryDirectory(prefix="heaviside-") as folder:
+        export_version(version, Path(folder) / "version")
 
 
 def write_unless_taken(name: str, commit: str, text: str, date: int) -> bool:

@@ -112,7 +112,7 @@ def message_of(text: str, facts: Mapping[str, Any]) -> str:
 
 def read_message(contents: str) -> tuple[str, dict[str, Any]]:
     """Return text and facts of a tag's message; a tag that a person has made has no facts, a signed one more lines."""
-    lines = contents.splitlines()
+    lines = contents.split("\n")
     for number, line in reversed([*enumerate(lines)]):
         if line.startswith("{"):
             try:
