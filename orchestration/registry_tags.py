@@ -7,7 +7,6 @@ date is at least a second after the previous one.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -196,16 +195,13 @@ def remove_stale_lock(name: str) -> None:
 
 
 def processes_of_git() -> list[int]:
-    """Return the ids of the processes of git that work in this repository, or in a folder that is not known."""
+    """Return the ids of the processes of git that work in this repository or its worktrees."""
     listed = git("worktree", "list", "--porcelain").splitlines()
     roots = [git_folder(), *(Path(line.removeprefix("worktree ")) for line in listed if line.startswith("worktree "))]
-    found = []
-    for process in psutil.process_iter(["pid", "name", "cwd", "status", "uids"]):
-        if process.info["name"] != "git" or process.info["status"] == psutil.STATUS_ZOMBIE:
-            continue
-        if process.info["uids"].real != os.getuid():
-            continue
-        folder = process.info["cwd"]
-        if not folder or any(Path(folder).is_relative_to(root) for root in roots):
-            found.append(process.info["pid"])
-    return found
+    running = [process.info for process in psutil.process_iter(["pid", "name", "cwd"]) if process.info["name"] == "git"]
+    return [
+        process["pid"]
+        for process in running
+        if process["cwd"]
+        and any(Path(process["cwd"]).is_relative_to(root) for root in roots)  # none where it has ended
+    ]
