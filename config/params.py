@@ -16,7 +16,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ByteSize,
-    ConfigDict,
     Field,
     PositiveInt,
     TypeAdapter,
@@ -38,8 +37,10 @@ from ruamel.yaml.events import (
 )
 
 from config import paths
+from config.gates import GATED_METRICS, Gates
 from config.lockable import refuse_unwritable
 from config.names import build_arguments, dataset_files, definitions, families
+from config.section import Section
 from runtime.disk import refuse_unless_file
 from runtime.errors import UserError, shortened, unknown_name
 from runtime.process_pool import usable_cores
@@ -58,21 +59,6 @@ MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000
 MAX_DEPTH = 50
 MAX_FAULTS = 20  # in one message
-
-
-class Section(BaseModel):
-    """A mapping of `params.yaml` in which every key is known."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def refuse_unknown_keys(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for key in values:
-                if key not in cls.model_fields:
-                    raise ValueError(str(unknown_name("parameter", str(key), cls.model_fields, "Valid here")))
-        return values
 
 
 def parse_share(value: Any) -> Any:
@@ -290,10 +276,10 @@ class ModelParams(Section):
     family: str  # the module of models/ that builds it
     inputs: dict[Name, str] = Field(min_length=1)  # name of each input of the network: its feature
     target: str  # what every output learns
-    build: Arguments = {}  # keyword arguments of the family's `build`
+    build: Arguments = Field(default={})  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
-    probes: dict[str, dict[str, Number]] = {}  # label: a row in raw units, for an example prediction
+    probes: dict[str, dict[str, Number]] = Field(default={})  # label: a row in raw units, for an example prediction
 
     @field_validator("family")
     @classmethod
@@ -398,7 +384,7 @@ class Baseline(Section):
     target: str
     estimator: Literal["dummy", "perceptron", "mlp"]
     standardize: bool = False
-    arguments: Arguments = {}  # keyword arguments of the estimator
+    arguments: Arguments = Field(default={})  # keyword arguments of the estimator
 
     @field_validator("inputs")
     @classmethod
@@ -431,9 +417,10 @@ class Params(Section):
     hardware: Hardware
     datasets: dict[Name, DatasetParams]
     models: dict[Name, ModelParams]
-    baselines: dict[Name, Baseline] = {}
-    lecture_recipes: dict[str, LectureRecipe] = {}
-    notes: dict[str, ReferenceMetrics] = {}  # the published results of the lecture notes, by model
+    baselines: dict[Name, Baseline] = Field(default={})
+    lecture_recipes: dict[str, LectureRecipe] = Field(default={})
+    notes: dict[str, ReferenceMetrics] = Field(default={})  # the published results of the lecture notes, by model
+    gates: dict[str, Gates] = Field(default={})  # what a candidate must keep, by data set
 
     @field_validator("datasets")
     @classmethod
@@ -474,6 +461,26 @@ class Params(Section):
             if "clipped" in recipe.normalizations and not self.datasets[self.models[name].dataset].tail:
                 raise ValueError(f"lecture_recipes.{name}: 'clipped' needs datasets.{self.models[name].dataset}.tail")
         return self
+
+    @model_validator(mode="after")
+    def gates_fit_models(self) -> "Params":
+        for name, gates in self.gates.items():
+            if name not in self.datasets:
+                raise ValueError(f"gates: {unknown_name('dataset', name, self.datasets, 'Known')}")
+            models = {model: recipe for model, recipe in self.models.items() if recipe.dataset == name}
+            for model, own in gates.models.items():
+                if model not in models:
+                    raise ValueError(f"gates.{name}.models: {unknown_name('model', model, models, f'Those of {name}')}")
+                valid = GATED_METRICS[models[model].task]
+                for metric in own.absolute:
+                    if metric not in valid:
+                        key = f"gates.{name}.models.{model}.absolute"
+                        raise ValueError(f"{key}: {unknown_name('metric', metric, valid, 'Valid here')}")
+        return self
+
+    def gates_of(self, dataset: str) -> Gates:
+        """Return the gates of a data set; the defaults where the section has none."""
+        return self.gates.get(dataset, Gates())
 
     def dataset(self, name: str) -> DatasetParams:
         """Return the parameters of data set `name`; raises UserError with the valid names."""

@@ -82,12 +82,19 @@ def metrics_per_quarter(name: str, values: pd.Series, error: pd.Series) -> dict[
     Args:
         name: of the column, for the names of the quarters.
         values: of the column. Where many are equal there are fewer than four parts.
-        error: the residuals of the same rows, with the same index.
+        error: the residuals of the same rows, in the same order.
+    """
+    return {part: slice_metrics(error[rows]) for part, rows in quarters(name, values).items()}
+
+
+def quarters(name: str, values: pd.Series) -> dict[str, np.ndarray]:
+    """Return which rows are in each quarter by a column, bool [rows], by the quarter's name.
+
+    name: of the column. values: where many are equal there are fewer than four parts; none for fewer than
+    MIN_SLICED_ROWS rows.
     """
     if len(values) < MIN_SLICED_ROWS:
         return {}
-    quarters = pd.qcut(values, 4, duplicates="drop")
-    return {
-        f"{name} {quarter.left:g} to {quarter.right:g}": slice_metrics(rows)
-        for quarter, rows in error.groupby(quarters, observed=True)
-    }
+    found = pd.qcut(values, 4, duplicates="drop")
+    parts = {f"{name} {part.left:g} to {part.right:g}": (found == part).to_numpy() for part in found.cat.categories}
+    return {part: rows for part, rows in parts.items() if rows.any()}

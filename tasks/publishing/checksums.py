@@ -21,3 +21,9 @@ def of_another_training(folder: Path, recorded: dict[str, str]) -> list[str]:
 def sha256(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def tree_sha256(folder: Path) -> str:
+    """Return one SHA-256 of the paths and contents of all files below `folder`."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in checksums(folder).items())
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -19,6 +19,7 @@ from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from runtime.process_pool import process_pool
+from tasks.promotion.verdict import Verdict as PromotionVerdict
 from tasks.report.formatting import number
 from tasks.report.verdict import Verdict
 
@@ -37,6 +38,7 @@ KINDS = {
 MAX_SPREADS = 2  # of the models and references; a baseline farther from them lies beyond the axis
 BINS = 40
 MAX_POINTS = 200  # more rows than these are binned
+MAX_PARTS = 8  # of the rows, in the chart of a promotion
 MAX_PROCESSES = 4  # there are not enough charts for more
 INVISIBLE_POINT = {"size": 60, "opacity": 0}  # a point of a line that only its tooltip needs
 
@@ -464,3 +466,52 @@ def class_balance(counts: dict[str, dict[str, int]]) -> Chart:
         )
     )
     return render(chart, height=max(90, 34 * len(names)))
+
+
+def gains(verdict: PromotionVerdict) -> Chart:
+    """Draw by how much a candidate is better than the champion, with intervals, and the margins.
+
+    Of the classes and slices, those are drawn whose interval comes closest to the margin, or passes it.
+    """
+    parts = [found for found in verdict.comparisons if found.kind == "part"]
+    parts = sorted(parts, key=lambda found: found.low + (found.margin or 0))[:MAX_PARTS]
+    shown = [found for found in verdict.comparisons if found.kind == "valid"] + parts
+    shown += [found for found in verdict.comparisons if found.kind == "test"]
+    failed = {rule.name for rule in verdict.failed}
+    frame = pd.DataFrame(
+        [
+            {
+                "rows": found.name,
+                "count": found.rows,
+                "margin": None if found.margin is None else -found.margin,
+                "rule": "none" if found.margin is None else "failed" if found.name in failed else "kept",
+                **{key: getattr(found, key) for key in ("gain", "low", "high")},
+            }
+            for found in shown
+        ]
+    )
+    unit = "accuracy, candidate minus champion" if verdict.metric == "accuracy" else "share of the RMSE saved"
+    told = ", ".join(f"{found.name} {found.gain:+.2%} ({found.low:+.2%} to {found.high:+.2%})" for found in shown)
+    order = list(frame["rows"])
+    y = alt.Y("rows:N", sort=order, title=None, axis=alt.Axis(labelLimit=320, ticks=False, domain=False, grid=True))
+    title = f"gain: {unit}"
+    axis = alt.Axis(format="+.1%", grid=False, labelOverlap=True)
+    color = alt.Color(
+        "rule:N", scale=alt.Scale(domain=["kept", "failed", "none"], range=[TRAIN, VALID, TEST]), legend=None
+    )
+    tooltip = [
+        alt.Tooltip("rows:N"),
+        alt.Tooltip("count:Q", title="number of rows"),
+        *(alt.Tooltip(f"{key}:Q", format="+.2%") for key in ("gain", "low", "high", "margin")),
+        alt.Tooltip("rule:N"),
+    ]
+    base = alt.Chart(frame, description=f"Gain of the candidate of {verdict.model}, positive is better: {told}")
+    layers = [
+        base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=title, axis=axis), alt.X2("high:Q"), y, color),
+        base.transform_filter("datum.margin != null")
+        .mark_tick(color=VALID, thickness=2, size=14)
+        .encode(alt.X("margin:Q"), y, tooltip=tooltip),
+        base.mark_point(filled=True, size=60, opacity=1).encode(alt.X("gain:Q"), y, color, tooltip=tooltip),
+        alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK, strokeDash=[4, 3]).encode(alt.X("zero:Q")),
+    ]
+    return render(alt.layer(*layers), RESULTS_WIDTH, RESULT_HEIGHT * len(frame))

@@ -13,6 +13,7 @@ from config import paths
 from config.params import ModelParams, Params
 from datasets.dataset import Dataset, to_values
 from tasks.evaluation.metrics_files import BaselineMetrics, ModelMetrics
+from tasks.promotion.verdict import Verdict
 from tasks.report import charts, classification, regression
 from tasks.report.diagnosis import SETTLED_EPOCHS, diagnose, weak_classes, weak_slices
 from tasks.report.images import filter_tiles, sheet, to_png
@@ -70,6 +71,7 @@ def describe_model(
         "examples": [],
         "recipe": to_yaml(read.run.recipe if read.run else written(recipe)),
         "network": describe_network(read) if read.graph else None,
+        "promotion": describe_promotion(read.verdict, read.is_judged) if read.verdict else None,
     }
     if read.history is not None:
         page["findings"] = diagnose(read.history, skill(metrics, baselines) if metrics else None, restores_best(recipe))
@@ -261,6 +263,22 @@ def examples(dataset: Dataset, table: pa.Table, predictions: pd.DataFrame, names
             }
         )
     return shown
+
+
+def describe_promotion(verdict: Verdict, is_judged: bool) -> dict[str, Any]:
+    """Return what the page shows of the verdict on the last candidate.
+
+    verdict: the content of verdict.json. is_judged: whether the candidate is the model of the page.
+    """
+    parts = {found.name for found in verdict.comparisons if found.kind == "part"}
+    rules: list[dict[str, Any]] = [{"place": place, "rule": rule} for place, rule in enumerate(verdict.rules)]
+    return {
+        "verdict": verdict,
+        "is_judged": is_judged,
+        "rules": [row for row in rules if row["rule"].name not in parts],
+        "parts": sorted((row for row in rules if row["rule"].name in parts), key=lambda row: row["rule"].passed),
+        "chart": charts.gains(verdict) if verdict.comparisons else None,
+    }
 
 
 def describe_network(read: Artifacts) -> dict[str, Any]:

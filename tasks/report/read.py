@@ -32,7 +32,9 @@ from tasks.evaluation.metrics_files import (
     read_lecture_recipe_metrics,
     read_metrics,
 )
-from tasks.publishing.checksums import of_another_training
+from tasks.promotion.verdict import FILE as VERDICT_FILE
+from tasks.promotion.verdict import Verdict, read_verdict
+from tasks.publishing.checksums import of_another_training, tree_sha256
 from tasks.publishing.records import Graph, RunRecord, read_graph, read_run
 
 # The columns that the pages need in the tables of a model.
@@ -47,7 +49,9 @@ COUNTS = ("index", "epoch", "seed")
 class Artifacts:
     """What `train` has written for a model; None or empty where it is missing.
 
-    missing: a sentence for each file that cannot be read. mixed: the files of another training than run.json's.
+    verdict: of the last candidate that was judged; None, and nothing missing, where none was. is_judged: whether that
+    candidate is the model in this folder. missing: a sentence for each file that cannot be read. mixed: the files of
+    another training than run.json's.
     """
 
     name: str
@@ -58,6 +62,8 @@ class Artifacts:
     graph: Graph | None
     filters: dict[str, np.ndarray]
     maps: dict[str, np.ndarray]
+    verdict: Verdict | None
+    is_judged: bool
     missing: list[str]
     mixed: list[str]
 
@@ -117,6 +123,7 @@ def read_artifacts(name: str) -> Artifacts:
     folder, stage, attempt = paths.artifacts_folder(name), f"train@{name}", Attempts()
     metrics = attempt(read_metrics, name)
     run = attempt(read_run, name)
+    verdict = attempt(read_verdict, name) if (folder / VERDICT_FILE).exists() else None
     return Artifacts(
         name=name,
         metrics=metrics,
@@ -126,6 +133,8 @@ def read_artifacts(name: str) -> Artifacts:
         graph=attempt(read_graph, folder / "network" / "graph.json", stage),
         filters=attempt(read_arrays, folder / "network" / "filters.npz", 4, stage) or {},
         maps=attempt(read_arrays, folder / "network" / "maps.npz", 3, stage) or {},
+        verdict=verdict,
+        is_judged=bool(verdict and tree_sha256(folder / "saved_model") == verdict.candidate.sha256),
         missing=attempt.missing,
         mixed=of_another_training(folder, run.files) if run else [],
     )

@@ -71,6 +71,8 @@ def short_params() -> str:
     short: dict[str, object] = {f"models__{name}__fit__epochs": 1 for name in params["models"]}
     for name in params["lecture_recipes"]:
         short |= {f"lecture_recipes__{name}__fit__epochs": 1, f"lecture_recipes__{name}__seeds": [42]}
+    for dataset, gates in params["gates"].items():  # thresholds for the real rows and whole trainings
+        short |= {f"gates__{dataset}__models__{name}__absolute": {} for name in gates.get("models", {})}
     return edited(text, {"data__source": "sample", **short})
 
 
@@ -124,6 +126,9 @@ def keep_only(folder: Path, models: Collection[str]) -> None:
         del params["datasets"][name]
     for name in [name for name, baseline in params["baselines"].items() if baseline["dataset"] not in used]:
         del params["baselines"][name]
+    params["gates"] = {name: gates for name, gates in params["gates"].items() if name in used}
+    for gates in params["gates"].values():
+        gates["models"] = {name: own for name, own in gates.get("models", {}).items() if name in models}
     (folder / "params.yaml").write_text(dumped(params))
 
 

@@ -96,6 +96,13 @@ def test_the_stages_are_those_of_the_plan():
     assert GRAPH["report"]["params"] == ["baselines", "datasets", "lecture_recipes", "models", "notes"]
 
 
+def test_no_stage_depends_on_the_gates():
+    named = {key for stage in GRAPH.values() for key in stage.get("do", stage)["params"]}
+    assert not {key for key in named if key.split(".")[0] == "gates"}
+    whole = {dep for stage in GRAPH.values() for dep in stage.get("do", stage)["deps"]}
+    assert "params.yaml" not in whole
+
+
 def test_every_tool_knows_every_package():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     known = {*PACKAGES, "benchmarks"}

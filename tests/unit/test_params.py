@@ -88,6 +88,20 @@ from tests.support.workspaces import edit_params
         ("models__" + "a" * 300, {}, ["at most 64 characters", "(300 characters)"]),
         ("models__fashion_cnn__family", "${oc.env:HOME}", ["models.fashion_cnn.family", "${...} is not replaced"]),
         ("models__fashion_cnn__family", "${seed}", ["models.fashion_cnn.family", "${...} is not replaced"]),
+        ("gates__irish", {}, ["gates", "unknown dataset 'irish'. Did you mean 'iris'?"]),
+        ("gates__iris", {"margins": 0.1}, ["gates.iris", "unknown parameter 'margins'. Did you mean 'margin'?"]),
+        ("gates__iris", {"margin": 0}, ["gates.iris.margin", "greater than 0", "got 0"]),
+        ("gates__iris", {"drift": "stop"}, ["gates.iris.drift", "'warn' or 'block'", "'stop'"]),
+        ("gates__iris", {"size": {"most": "10 parrots"}}, ["gates.iris.size.most", "such as 10 MB", "'10 parrots'"]),
+        ("gates__iris", {"latency": {"growth": 0.5}}, ["gates.iris.latency.growth", "greater than or equal to 1"]),
+        ("gates__iris", {"load": {"second": 3}}, ["gates.iris.load", "Did you mean 'seconds'?"]),
+        ("gates__iris", {"draws": 10}, ["gates.iris.draws", "greater than or equal to 1000"]),
+        ("gates__iris", {"models": {"housing_mlp": {}}}, ["gates.iris.models", "'housing_mlp'", "iris_mlp"]),
+        (
+            "gates__iris",
+            {"models": {"iris_mlp": {"absolute": {"rmse": 1}}}},
+            ["gates.iris.models.iris_mlp.absolute", "unknown metric 'rmse'", "accuracy"],
+        ),
     ],
 )
 def test_a_faulty_value_is_named_with_its_key_and_the_valid_ones(workspace, key, value, told):
@@ -208,3 +222,15 @@ def test_a_share_is_exact_whether_written_as_quotient_or_decimal(numerator, deno
         assert parse_share(f"{numerator}/{denominator}") == Fraction(numerator, denominator)
         decimal = numerator / denominator
         assert parse_share(decimal) == Fraction(repr(decimal))
+
+
+def test_a_data_set_without_gates_has_the_defaults_and_a_model_has_its_own_or_those_of_its_data_set(workspace):
+    edit_params(workspace, gates={"iris": {"margin": 0.2, "models": {"iris_mlp": {"slice_margin": 0.3}}}})
+    params = load_params()
+    assert params.gates_of("line").drift == "warn"
+    assert (params.gates_of("iris").of("iris_mlp").margin, params.gates_of("iris").of("iris_mlp").slice_margin) == (
+        0.2,
+        0.3,
+    )
+    assert params.gates_of("iris").of("iris_perceptron").slice_margin == params.gates_of("line").slice_margin
+    assert params.gates_of("iris").size.most == 2_000_000_000
