@@ -5,6 +5,9 @@ from pathlib import Path
 from runtime.atomic_outputs import STAGING
 
 PARAMS = Path("params.yaml")
+INCOMING = Path("data/incoming")  # arrivals: files of new rows that users put there
+BATCHES = Path("data/batches")  # accepted arrivals
+REJECTED = Path("data/rejected")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 ARTIFACTS = Path("artifacts")
@@ -14,9 +17,21 @@ BASELINES = ARTIFACTS / "baselines"
 REPORTS = Path("reports")
 LAST_RUN = REPORTS / "last_run.js"  # the timeline of the last `make pipeline`, no output of DVC
 RETRAIN = Path(".retrain")  # the workspace of `retrain`, and the champions that it compares with
-FOLDERS = (RAW, PREPARED, ARTIFACTS, LOGS, CHECKPOINTS, REPORTS, STAGING)
+FOLDERS = (INCOMING, BATCHES, REJECTED, RAW, PREPARED, ARTIFACTS, LOGS, CHECKPOINTS, REPORTS, STAGING)
 
 SPLITS = ("train", "valid", "test")
+
+
+def incoming_folder(dataset: str) -> Path:
+    return INCOMING / dataset
+
+
+def batches_folder(dataset: str) -> Path:
+    return BATCHES / dataset
+
+
+def rejected_folder(dataset: str) -> Path:
+    return REJECTED / dataset
 
 
 def raw_table(dataset: str) -> Path:

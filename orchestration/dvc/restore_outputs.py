@@ -63,8 +63,10 @@ def restore_missing(repo: "Repo", name: str) -> list[str]:
 def uncached_outputs(repo: "Repo", name: str) -> list[str]:
     """Return the existing outputs of stage `name`, except metrics, of which DVC's cache has no copy.
 
-    A training by hand leaves such outputs, and so does `dvc repro --no-commit`.
+    A training by hand leaves such outputs, and so does `dvc repro --no-commit`. `receive` only adds to its output.
     """
+    if name.partition("@")[0] == "receive":
+        return []
     [stage] = repo.stage.collect(name)
     existing = [out for out in stage.outs if out.use_cache and out.exists]
     return [out.def_path for out in existing if not out.cache.exists(out.get_hash().value)]

@@ -19,7 +19,7 @@ USERS = TMP / RWLOCK_FILE
 FILES = (Path("dvc.yaml"), Path(LOCK_FILE), paths.PARAMS, Path(".dvc/config"), TMP / "lock", USERS, TMP / RWLOCK_LOCK)
 FOLDERS = (Path(".dvc/cache"), TMP)
 # DVC reads every file in these.
-READ = (paths.RAW, paths.PREPARED, paths.ARTIFACTS, paths.REPORTS)
+READ = (paths.BATCHES, paths.RAW, paths.PREPARED, paths.ARTIFACTS, paths.REPORTS)
 
 
 def repair_dvc_state() -> None:

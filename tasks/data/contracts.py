@@ -33,6 +33,11 @@ def fit_float32(value: float) -> float:
 Statistic = Annotated[Number, Field(ge=-1e38, le=1e38), AfterValidator(fit_float32)]
 
 
+def only_with_batches() -> Any:
+    """Return a field that is None, and not in the file, unless batches add rows to those of the source."""
+    return Field(default=None, exclude_if=lambda value: value is None)
+
+
 class Contract(BaseModel):
     """A JSON object whose keys are all known. The order of the fields is that of the keys in the file."""
 
@@ -117,18 +122,19 @@ def refuse_other_values(path: Path, stage: str, found: Contract, expected: dict[
             raise fault(path, stage, key, f"is {shorten(getattr(found, key))}, but {where} says {shorten(value)}")
 
 
-def refuse_false_source(path: Path, stage: str, dataset: Dataset, source: str, sha256: str, key: str) -> None:
-    """Raise UserError where rows are called real and are not the published ones.
+def refuse_false_source(path: Path, stage: str, dataset: Dataset, found: Any, key: str) -> None:
+    """Raise UserError where rows are called real and their source rows are not the published ones.
 
     Args:
         path: the file that says so.
         stage: which makes it anew.
         dataset: whose rows they are.
-        source: "real" or "sample", as the file says.
-        sha256: of the rows, as the file says.
-        key: of the checksum in the file.
+        found: what the file says; has `source`, "real" or "sample", and `source_sha256`, None where no batch adds rows.
+        key: of the checksum of all rows in the file.
     """
-    if source == "real" and sha256 != dataset.sha256:
+    key = key if found.source_sha256 is None else "source_sha256"
+    sha256 = getattr(found, key)
+    if found.source == "real" and sha256 != dataset.sha256:
         message = f"is {sha256}, but source is 'real', and the real rows have {dataset.sha256}"
         raise fault(path, stage, key, message)
 

@@ -16,6 +16,7 @@ from tasks.data.contracts import (
     Source,
     Statistic,
     fault,
+    only_with_batches,
     read_contract,
     refuse_false_source,
     refuse_other_values,
@@ -73,6 +74,7 @@ class PreparedSchema(Contract):
     dataset: str
     source: Source
     raw_sha256: Sha256
+    source_sha256: Sha256 | None = only_with_batches()
     features: list[str]
     derived: list[str]
     target: str
@@ -102,7 +104,7 @@ def read_prepared_schema(dataset: Dataset) -> PreparedSchema:
         "columns": {field.name: str(field.type) for field in prepared_schema(dataset)},
     }
     refuse_other_values(path, stage, schema, expected, f"datasets/{dataset.name}.py")
-    refuse_false_source(path, stage, dataset, schema.source, schema.raw_sha256, "raw_sha256")
+    refuse_false_source(path, stage, dataset, schema, "raw_sha256")
     if (schema.train_median is None) != bool(dataset.class_names):
         raise fault(path, stage, "train_median", f"is {schema.train_median!r}")
     return schema
@@ -114,7 +116,7 @@ def read_schema(dataset: str) -> PreparedSchema:
     schema = read_prepared_schema(facts)
     if paths.raw_provenance(dataset).exists():
         raw = read_provenance(facts)
-        expected = {"source": raw.source, "raw_sha256": raw.sha256}
+        expected = {"source": raw.source, "raw_sha256": raw.sha256, "source_sha256": raw.source_sha256}
         refuse_other_values(path, stage, schema, expected, str(paths.raw_provenance(dataset)))
         if schema.rows.total != raw.rows:
             message = f"are {schema.rows.total} in all, but {paths.raw_provenance(dataset)} says {raw.rows}"

@@ -16,6 +16,7 @@ from tasks.data.contracts import (
     Sha256,
     Source,
     fault,
+    only_with_batches,
     read_contract,
     refuse_false_source,
     refuse_other_values,
@@ -52,6 +53,7 @@ class ModelMetrics(OpenContract):
     task: Task
     source: Source
     raw_sha256: Sha256
+    source_sha256: Sha256 | None = only_with_batches()
     seed: NonNegativeInt
     parameters: Parameters
     epochs: PositiveInt
@@ -76,6 +78,7 @@ class LectureRecipeMetrics(OpenContract):
     name: str
     source: Source
     raw_sha256: Sha256
+    source_sha256: Sha256 | None = only_with_batches()
     runs: list[LectureRun] = Field(min_length=1)
 
 
@@ -94,6 +97,7 @@ class BaselineMetrics(OpenContract):
     estimator: str
     source: Source
     raw_sha256: Sha256
+    source_sha256: Sha256 | None = only_with_batches()
     parameters: BaselineParameters
     metrics: SplitMetrics
 
@@ -120,7 +124,7 @@ def read_metrics(name: str) -> ModelMetrics:
     check_metrics(path, stage, found.metrics, EXPECTED[found.task])
     if (found.task == "regression") == bool(found.per_class):
         raise fault(path, stage, "per_class", f"does not fit task {found.task!r}")
-    refuse_false_source(path, stage, get_dataset(found.dataset), found.source, found.raw_sha256, "raw_sha256")
+    refuse_false_source(path, stage, get_dataset(found.dataset), found, "raw_sha256")
     return found
 
 
@@ -153,7 +157,7 @@ def read_baseline_metrics() -> dict[str, BaselineMetrics]:
         expected = tuple(metric for metric in EXPECTED[measured.task] if metric != "loss")
         check_metrics(path, stage, measured.metrics, expected)
         dataset = get_dataset(measured.dataset)
-        refuse_false_source(path, stage, dataset, measured.source, measured.raw_sha256, "raw_sha256")
+        refuse_false_source(path, stage, dataset, measured, "raw_sha256")
     return found
 
 

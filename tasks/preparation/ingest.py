@@ -1,6 +1,7 @@
-"""Ingest: store the rows of a data set in data/raw, exactly as its source gives them."""
+"""Ingest: store the rows of a data set in data/raw, exactly as its source and its accepted batches give them."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from config import paths
 from datasets.dataset import SPLIT_COLUMN, Dataset, checksum, to_values
 from runtime.errors import SourceUnreachableError, UserError
 from tasks.data.files import write_table
-from tasks.data.raw import Provenance, write_provenance
+from tasks.data.raw import Batch, Provenance, write_provenance
 from tasks.data.validation import not_finite
 from tasks.preparation.download import NoAnswerError, download
 
@@ -92,15 +93,17 @@ def what_is_wrong(dataset: Dataset, table: pa.Table) -> str:
     return ""
 
 
-def provenance(dataset: Dataset, source: str, table: pa.Table) -> Provenance:
+def provenance(dataset: Dataset, source: str, table: pa.Table, batches: Sequence[Batch] = ()) -> Provenance:
     """Return where `table` comes from.
 
     Args:
         dataset: whose rows they are.
         source: "real" or "sample".
         table: the raw rows.
+        batches: whose new rows follow those of the source.
     """
     real = source == "real"
+    source_rows = table.num_rows - sum(batch.new_rows for batch in batches)
     return Provenance(
         dataset=dataset.name,
         title=dataset.title,
@@ -113,10 +116,13 @@ def provenance(dataset: Dataset, source: str, table: pa.Table) -> Provenance:
         rows=table.num_rows,
         columns={field.name: str(field.type) for field in table.schema},
         class_names=list(dataset.class_names) if dataset.class_names else None,
+        source_rows=source_rows if batches else None,
+        source_sha256=checksum(table.slice(0, source_rows)) if batches else None,
+        batches=list(batches) or None,
     )
 
 
-def write_raw(dataset: Dataset, source: str, table: pa.Table, folder: Path) -> None:
+def write_raw(dataset: Dataset, source: str, table: pa.Table, folder: Path, batches: Sequence[Batch] = ()) -> None:
     """Write the rows and their provenance.
 
     Args:
@@ -124,9 +130,10 @@ def write_raw(dataset: Dataset, source: str, table: pa.Table, folder: Path) -> N
         source: "real" or "sample".
         table: the raw rows.
         folder: where the two files are put.
+        batches: whose new rows follow those of the source.
     """
     write_table(folder / paths.raw_table(dataset.name).name, table)
-    write_provenance(provenance(dataset, source, table), folder)
+    write_provenance(provenance(dataset, source, table, batches), folder)
     logger.info("%s: %d rows, %d columns", dataset.name, table.num_rows, table.num_columns)
 
 

@@ -22,7 +22,8 @@ from tasks.data.normalization import Normalization, normalize_splits, write_norm
 from tasks.data.raw import Provenance
 from tasks.data.schema import GROUP_ROWS, Duplicates, PreparedSchema, SplitRows, prepared_schema, write_schema
 from tasks.data.validation import check_classes
-from tasks.preparation.split import split_rows
+from tasks.preparation.content import row_digests
+from tasks.preparation.split import place_new_rows, split_rows
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +55,16 @@ def prepare(dataset: Dataset, params: DatasetParams, table: pa.Table, provenance
     raw = {name: to_values(table[name]) for name in (*dataset.features, dataset.target)}
     target = raw.pop(dataset.target)
     check_classes(paths.raw_table(dataset.name), dataset, target, f"ingest@{dataset.name}")
-    given = to_values(table[SPLIT_COLUMN]).astype("U") if SPLIT_COLUMN in table.column_names else None
-    labels = target if dataset.class_names and params.split.stratify else None
+    source = table.slice(0, provenance.source_rows or table.num_rows)
+    given = to_values(source[SPLIT_COLUMN]).astype("U") if SPLIT_COLUMN in source.column_names else None
+    labels = target[: source.num_rows] if dataset.class_names and params.split.stratify else None
     try:
-        rows = split_rows(given, labels, table.num_rows, params.split)
+        rows = split_rows(given, labels, source.num_rows, params.split)
     except UserError as error:
         raise UserError(f"{paths.PARAMS}: datasets.{dataset.name}.{error}") from None
     check_not_empty(dataset, rows)
+    if source.num_rows < table.num_rows:
+        rows = place_new_rows(rows, row_digests(table, dataset.features))
 
     duplicates = count_duplicates(list(raw.values()), rows)
     tables, normalization = normalize_splits(dataset, table, rows, params.normalization, params.tail)
@@ -68,6 +72,7 @@ def prepare(dataset: Dataset, params: DatasetParams, table: pa.Table, provenance
         dataset=dataset.name,
         source=provenance.source,
         raw_sha256=provenance.sha256,
+        source_sha256=provenance.source_sha256,
         features=list(dataset.features),
         derived=list(dataset.derived),
         target=dataset.target,

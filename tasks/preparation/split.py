@@ -77,3 +77,39 @@ def divide(
     except ValueError as error:
         raise UserError(f"split: cannot stratify {name}: {error} Set split.stratify: false.") from None
     return left, part
+
+
+def place_new_rows(rows: dict[str, np.ndarray], digests: list[bytes]) -> dict[str, np.ndarray]:
+    """Return the splits with the rows that batches have brought, behind the others of each split.
+
+    The split of a new row depends on its features and the splits of the source alone, so it keeps it for ever, in
+    whatever order batches come. A row with the features of a source row goes to the split of the first such row. Of the
+    rest each split gets about the share that it has of the source rows.
+
+    Args:
+        rows: int64 numbers of the source rows in each split.
+        digests: SHA-256 of each row's features: first the source rows, then the new ones.
+    """
+    source = sum(map(len, rows.values()))
+    homes: dict[bytes, str] = {}
+    split_of = {number: split for split, numbers in rows.items() for number in numbers.tolist()}
+    for number in range(source):
+        homes.setdefault(digests[number], split_of[number])
+    bounds = np.cumsum([len(numbers) for numbers in rows.values()]).tolist()
+    new: dict[str, list[int]] = {split: [] for split in rows}
+    for number in range(source, len(digests)):
+        digest = digests[number]
+        new[homes.get(digest) or split_by_content(digest, dict(zip(rows, bounds, strict=True)))].append(number)
+    return {split: np.concatenate([numbers, np.array(new[split], np.int64)]) for split, numbers in rows.items()}
+
+
+def split_by_content(digest: bytes, bounds: dict[str, int]) -> str:
+    """Return the split of a new row, by integers alone, which every machine computes alike.
+
+    Args:
+        digest: of the row; its first eight bytes are as good as a uniform number.
+        bounds: the running sum of the splits' rows; the last one is their total.
+    """
+    total = max(bounds.values())
+    place = int.from_bytes(digest[:8], "little") * total >> 64  # uniform in 0 ... total - 1
+    return next(split for split, bound in bounds.items() if place < bound)

@@ -52,6 +52,7 @@ def describe_metrics(
         task=params.task,
         source=schema.source,
         raw_sha256=schema.raw_sha256,
+        source_sha256=schema.source_sha256,
         seed=seed,
         parameters=Parameters(total=fitted.model.count_params(), trainable=trainable),
         epochs=len(fitted.history["loss"]),

@@ -52,6 +52,7 @@ def baseline(name: str, params: Baseline) -> tuple[BaselineMetrics, float]:
         estimator=describe(estimator),
         source=schema.source,
         raw_sha256=schema.raw_sha256,
+        source_sha256=schema.source_sha256,
         parameters=BaselineParameters(total=count_parameters(estimator[-1])),
         metrics=measured,
     )

@@ -95,9 +95,14 @@ def write_lecture_recipe(
         folder: where the two files are put.
     """
     metrics, histories = zip(*runs, strict=True)
-    write_metrics(
-        LectureRecipeMetrics(name=name, source=schema.source, raw_sha256=schema.raw_sha256, runs=list(metrics)), folder
+    made = LectureRecipeMetrics(
+        name=name,
+        source=schema.source,
+        raw_sha256=schema.raw_sha256,
+        source_sha256=schema.source_sha256,
+        runs=list(metrics),
     )
+    write_metrics(made, folder)
     pd.concat(histories).to_csv(folder / "history.csv", index=False)
 
 

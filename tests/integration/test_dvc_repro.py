@@ -33,7 +33,7 @@ def stages_run(output: str) -> list[str]:
 def test_every_stage_ran_exactly_once(repo):
     ran = stages_run((repo / "run.log").read_text())
     params = load_params(repo / "params.yaml")
-    stages = 2 * len(params.datasets) + len(params.models) + len(params.lecture_recipes) + 2  # and baselines, report
+    stages = 3 * len(params.datasets) + len(params.models) + len(params.lecture_recipes) + 2  # and baselines, report
     assert len(ran) == len(set(ran)) == stages
     assert ran[-1] == "report"
 

@@ -15,6 +15,7 @@ CODE = tuple(name for name in PACKAGES if name != "orchestration")  # how a stag
 GRAPH = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Found by name at run time: the file of the data set, that of the family, and the page's template.
 BY_NAME = {
+    "receive": {"datasets/${key}.py"},
     "ingest": {"datasets/${key}.py"},
     "prepare": {"datasets/${key}.py"},
     "train": {
@@ -89,7 +90,7 @@ def test_a_run_may_be_asked_for_what_dvc_knows():
 
 
 def test_the_stages_are_those_of_the_plan():
-    assert list(GRAPH) == ["ingest", "prepare", "train", "lecture_recipe", "baselines", "report"]
+    assert list(GRAPH) == ["receive", "ingest", "prepare", "train", "lecture_recipe", "baselines", "report"]
     assert GRAPH["train"]["do"]["params"] == ["hardware", "seed", "models.${key}"]
     assert GRAPH["prepare"]["do"]["params"] == ["datasets.${key}"]
     assert GRAPH["ingest"]["do"]["params"] == ["data.source"]

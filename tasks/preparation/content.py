@@ -1,0 +1,24 @@
+"""The content of rows as checksums: equal rows have equal ones, on every machine and by every version."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from datasets.dataset import to_values
+
+
+def row_digests(table: pa.Table, columns: Sequence[str]) -> list[bytes]:
+    """Return the SHA-256 of each row, [rows], over the bytes of its values in these columns, little-endian."""
+    parts = [value_bytes(to_values(table[name])) for name in columns]
+    return [hashlib.sha256(b"".join(row)).digest() for row in zip(*parts, strict=True)]
+
+
+def value_bytes(values: np.ndarray) -> list[bytes]:
+    """Return the bytes of each value, or array, of a column."""
+    if values.dtype.kind not in "biuf":
+        texts = [str(value).encode() for value in values]
+        return [len(text).to_bytes(8, "little") + text for text in texts]
+    rows = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    return [row.tobytes() for row in rows]
