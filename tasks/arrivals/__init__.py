@@ -1,0 +1,1 @@
+"""Arrivals: new rows of a data set, checked before they are accepted, and compared with the train rows."""
