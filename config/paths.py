@@ -10,6 +10,8 @@ BATCHES = Path("data/batches")  # accepted arrivals
 REJECTED = Path("data/rejected")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
+EXPECTATIONS = Path("data/expectations")  # kept in git
+DRIFT = Path("data/drift")  # of accepted batches, no output of DVC
 ARTIFACTS = Path("artifacts")
 LOGS = Path("logs")
 CHECKPOINTS = Path("checkpoints")
@@ -48,6 +50,14 @@ def prepared_folder(dataset: str) -> Path:
 
 def prepared_table(dataset: str, split: str) -> Path:
     return prepared_folder(dataset) / f"{split}.parquet"
+
+
+def expectations_file(dataset: str) -> Path:
+    return EXPECTATIONS / f"{dataset}.yaml"
+
+
+def drift_folder(dataset: str) -> Path:
+    return DRIFT / dataset
 
 
 def artifacts_folder(model: str) -> Path:

@@ -1,1 +1,1 @@
-"""New labelled rows: check the files in data/incoming, keep the sound ones as batches, measure their drift."""
+"""Arrivals: new rows of a data set, checked before they are accepted, and compared with the train rows."""

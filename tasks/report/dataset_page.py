@@ -21,6 +21,7 @@ NORMALIZATIONS = {
 EXAMPLES = 10
 OUTLIERS = 10
 SHOWN_ROWS = 5
+SHOWN_BATCHES = 12
 
 
 def describe_data(read: Data, models: list[str]) -> dict[str, Any]:
@@ -35,6 +36,8 @@ def describe_data(read: Data, models: list[str]) -> dict[str, Any]:
         "models": models,
         "columns": describe_columns(read),
         "classes": None,
+        "batches": read.drifts[-SHOWN_BATCHES:],
+        "all_batches": len(read.drifts),
         "drift": [],
         "distributions": [],
         "images": [],

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from config import paths
+from tasks.arrivals.distances import class_shares
 
 SIGNIFICANCE = 0.01  # of all tests of a data set together (Bonferroni)
 NOTABLE = 0.1  # a smaller distance is no drift, however significant it is
@@ -35,9 +36,10 @@ def compare_splits(columns: dict[str, np.ndarray], rows: dict[str, np.ndarray], 
         for split in others:
             other = values[rows[split]]
             if classes and number == len(columns) - 1:
-                counts = [[(part == label).sum() for label in np.unique(values)] for part in (train, other)]
-                shares = [np.array(part) / sum(part) for part in counts]
-                filled = np.array(counts)[:, np.sum(counts, axis=0) > 0]
+                known = int(values.max()) + 1
+                counts = np.stack([np.bincount(part, minlength=known) for part in (train, other)])
+                shares = [class_shares(part, known) for part in (train, other)]
+                filled = counts[:, counts.sum(axis=0) > 0]
                 p = float(chi2_contingency(filled).pvalue) if filled.shape[1] > 1 else 1.0
                 distance, test = float(np.abs(shares[0] - shares[1]).max()), "chi-squared"
             else:

@@ -18,6 +18,7 @@ from datasets import get_dataset
 from datasets.dataset import Dataset, to_values
 from runtime.disk import refuse_unless_file
 from runtime.errors import UserError
+from tasks.arrivals.drift_record import Drift, drift_files, read_drift
 from tasks.data.files import missing, open_table
 from tasks.data.normalization import Normalization, read_normalization
 from tasks.data.raw import Provenance, read_provenance, read_raw
@@ -72,7 +73,7 @@ class Artifacts:
 class Data:
     """What `ingest` and `prepare` have written for a data set.
 
-    table: the raw rows. rows: the number in `table` of each row of a split.
+    table: the raw rows. rows: the number in `table` of each row of a split. drifts: of the accepted batches.
     """
 
     dataset: Dataset
@@ -81,6 +82,7 @@ class Data:
     schema: PreparedSchema | None
     normalization: Normalization | None
     rows: dict[str, np.ndarray]
+    drifts: list[Drift]
     missing: list[str]
 
     @property
@@ -276,6 +278,7 @@ def read_data(name: str) -> Data:
         schema=schema,
         normalization=attempt(read_normalization, name),
         rows={split: taken for split, taken in rows.items() if taken is not None},
+        drifts=[drift for path in drift_files(name) if (drift := attempt(read_drift, path))],
         missing=attempt.missing,
     )
 

@@ -5,14 +5,18 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from config import paths
 from config.params import load_params
 from datasets import get_dataset
 from runtime.errors import UserError
+from tasks.arrivals.expectation_file import read_file
+from tasks.arrivals.expectations import check_batch
 from tasks.preparation.ingest import fetch, write_raw
-from tests.support.workspaces import edit_params
+from tests.support.workspaces import ROOT, edit_params
 
 
 @pytest.mark.real_data
@@ -20,6 +24,20 @@ from tests.support.workspaces import edit_params
 def test_the_real_data_is_the_published_one(name, rows):
     table = fetch(get_dataset(name), "real")  # checks the checksum
     assert (table.num_rows, table.schema) == (rows, get_dataset(name).schema)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["line", "iris", "california_housing", "fashion_mnist"])
+def test_real_rows_in_batches_of_any_size_meet_the_expectations_of_the_repository(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    dataset = get_dataset(name)
+    rows, expectations = dataset.fetch(), read_file(dataset)
+    rng = np.random.default_rng(0)
+    for count in (12, 50, 1000):
+        for _ in range(20 if count < rows.num_rows else 0):
+            batch = rows.take(pa.array(rng.choice(rows.num_rows, count, replace=False)))
+            assert check_batch(dataset, batch, expectations) == []
+    assert check_batch(dataset, rows, expectations) == []
 
 
 @pytest.mark.real_data
