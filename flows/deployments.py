@@ -1,4 +1,4 @@
-"""The deployments of prefect.yaml besides the pipeline: train one model, retrain every night, and a smoke test.
+"""The deployments of prefect.yaml that train one model, and that test the whole graph on the sample.
 
 Each runs the graph of dvc.yaml, so that its results are recorded like those of any other run.
 """
@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
 
-from config import paths
 from config.params import load_params
+from flows.choices import Model
 from flows.demo import make_workspace
 from flows.pipeline import RUNNER, run_environment, run_graph
 from orchestration.command_line import log_user_errors_once
@@ -25,19 +25,6 @@ SMOKE = Path(".smoke")
 MAX_EPOCHS = 10_000
 
 
-def model_names(root: Path) -> list[str]:
-    """Return the models of params.yaml; none if it has a fault, which the run itself reports."""
-    try:
-        return [*load_params(root / paths.PARAMS).models]
-    except UserError:
-        return []
-
-
-if TYPE_CHECKING:
-    Model = str
-else:  # read at import: Prefect makes the UI's form, with these choices, of the flow's signature
-    names = model_names(Path(__file__).parents[1])
-    Model = Literal[tuple(names)] if names else str
 Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS, description="instead of the recipe's: a DVC experiment")]
 
 
@@ -56,18 +43,6 @@ def train_model(model: Model, epochs: Epochs | None = None, force: bool = False)
     targets = [f"train@{model}"]
     with restored_workspace(), experiment(settings, targets):
         run_graph(targets, force)
-
-
-@flow(name="retrain", task_runner=RUNNER)
-def retrain(force: bool = False) -> None:
-    """Fetch every data set again, and run what has changed. force: train everything in any case.
-
-    The same data, code and parameters give the same models, so nothing is trained without a reason.
-    """
-    log_user_errors_once()
-    with restored_workspace():
-        run_graph(["ingest"], True)
-        run_graph([], force)
 
 
 @flow(name="smoke")

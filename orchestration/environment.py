@@ -265,6 +265,7 @@ FAMILIES = (
     Family((SERVER,), "passed on", "Set for the processes of a Prefect server of ours."),
     Family(("HEAVISIDE_UI",), "passed on", "Set by `make ui` to find its processes."),
     Family(("HEAVISIDE_PREFECT_DATABASE",), "passed on", "The database of the server of `make ui` (docs/scale.md)."),
+    Family(("HEAVISIDE_WEBHOOK",), "passed on", "The address that `make ui` calls when something has happened."),
     Family(
         ("HEAVISIDE_*",),
         "shielded",

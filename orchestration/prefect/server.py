@@ -51,6 +51,8 @@ SECRET = "auth-string"
 SECRET_PATTERN = re.compile(r"heaviside:[\w-]{43}")
 # The database of the server of `make ui`, where it is not Prefect's SQLite file.
 DATABASE = "HEAVISIDE_PREFECT_DATABASE"
+# How often a run of the worker gives a sign of life: the shortest time that Prefect knows.
+HEARTBEAT, HEARTBEAT_SECONDS = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY", 30
 # Prefect's variables about flows, whichever server they report to. All others are about a server: its address, how to
 # reach it, or how to be one.
 KEPT = re.compile(r"PREFECT_(HOME$|(LOGGING|FLOWS|TASKS|RESULTS|RUNNER|WORKER)_)")
@@ -229,7 +231,7 @@ def client_environment() -> dict[str, str]:
         reporting = reporting_environment()
     kept = {name: value for name, value in os.environ.items() if not configures_server(name)}
     path = os.pathsep.join([str(Path.cwd()), *filter(None, [kept.get("PYTHONPATH")])])
-    return {**kept, "PYTHONPATH": path, **reporting}
+    return {**kept, "PYTHONPATH": path, HEARTBEAT: str(HEARTBEAT_SECONDS), **reporting}
 
 
 def server_environment(port: int, pages: bool) -> dict[str, str]:

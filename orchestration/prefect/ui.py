@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import State
 from prefect.settings import temporary_settings
 
 from config.params import load_params
+from orchestration.prefect.automations import register_automations
 from orchestration.prefect.dead_runs import end_all_dead_runs, end_dead_runs, server_client
 from orchestration.prefect.interrupts import ignore_signals
 from orchestration.prefect.registration import DEPLOYMENTS, register
@@ -163,6 +164,7 @@ def start(port: int, folder: Path, guard: subprocess.Popen) -> list[Part]:
     print(f"registering the deployments of {DEPLOYMENTS} ...", flush=True)
     register()
     with server_client() as client:
+        register_automations(client)
         end_all_dead_runs(client)
         show(client, quiet=True)
     print("starting the worker ...", flush=True)

@@ -1,0 +1,168 @@
+"""Retrain: take in new rows, train in a workspace of its own, and promote the models that are sound and not worse.
+
+data/incoming/D -> data/batches/D; then, in the git worktree .retrain/workspace, the graph of dvc.yaml -> a verdict on
+each candidate -> a commit -> a version, and the mark `champion`, for each candidate that passes its gates.
+
+The user's files, branch and index stay as they are: what a run makes lies in the worktree and in git's tags. A
+candidate that is not promoted is no failure.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from contextlib import chdir
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+
+from config import paths
+from config.params import load_params
+from datasets import get_dataset
+from flows.choices import DatasetName, Model
+from flows.pipeline import RUNNER, run_environment
+from orchestration import registry
+from orchestration.candidates import facts_of, find_candidate, is_promotable
+from orchestration.command_line import (
+    exit_on_user_error,
+    log_user_errors_once,
+    parent_run,
+    prepare_process,
+    reporting,
+)
+from orchestration.experiment import restored_workspace
+from orchestration.registry_state import Event
+from orchestration.worktree import bring_batches, commit_worktree, open_worktree, uncommitted
+from runtime.errors import UserError
+from runtime.variables import PIPELINE_PROCESS
+from tasks.arrivals.receive import receive_task
+from tasks.promotion.verdict import Verdict, read_verdict
+
+
+@flow(name="retrain", task_runner=RUNNER)
+def retrain(models: list[Model] | None = None, datasets: list[DatasetName] | None = None, force: bool = False) -> None:
+    """Receive new rows, train what they change, judge the candidates, and promote those that pass their gates.
+
+    Args:
+        models: those to train; without them, all.
+        datasets: those whose arrivals are received; without them, all.
+        force: train in any case.
+    """
+    log_user_errors_once()
+    with restored_workspace():
+        params = load_params()
+        chosen = [*(models or params.models)]
+        for name in datasets or params.datasets:
+            receive_task(get_dataset(name))
+        folder = open_worktree()
+        warn_of_uncommitted()
+        bring_batches([*params.datasets], folder)
+        targets = [f"train@{model}" for model in models or ()]
+        trained = run_in(folder, "flows.pipeline", *targets, *(["--force"] if force else []))
+        judged = [model for model in chosen if judge(model, folder)]
+        if judged and run_in(folder, "flows.pipeline", "report"):
+            get_run_logger().warning("the report of %s could not be made; its log says why", folder)
+        commit = commit_worktree(folder, f"Retrain: {len(judged)} candidates")
+        promoted = [event for model in chosen if (event := promote(model, folder, commit))]
+        show_results(folder, judged, promoted)
+    if trained:
+        raise UserError("some stages failed; the log of the run `pipeline` says why. What did not fail is judged.")
+
+
+def warn_of_uncommitted() -> None:
+    if changed := uncommitted():
+        get_run_logger().warning("the last commit is trained, without your changes of %s", ", ".join(changed))
+
+
+def run_in(folder: Path, module: str, *words: str) -> int:
+    """Run a flow in another workspace as a part of this run, and return its exit code; it ends with this process."""
+    environment = {**os.environ, **run_environment(), PIPELINE_PROCESS: str(os.getpid())}
+    command = [sys.executable, "-m", module, *words]
+    process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
+    try:
+        return process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def judge(model: str, folder: Path) -> bool:
+    """Judge the candidate of `model` in the workspace `folder`, if there is one; return whether there was."""
+    with chdir(folder):
+        candidate = find_candidate(model)
+    if candidate and run_in(folder, "flows.judge", model):
+        raise UserError(f"{model} could not be judged; the log of the run `judge-{model}` says why.")
+    return bool(candidate)
+
+
+def promote(model: str, folder: Path, commit: str) -> Event | None:
+    """Make the candidate of `model` a version and the champion, if its verdict says so; return the promotion.
+
+    Args:
+        model: its name.
+        folder: the workspace with the candidate.
+        commit: that holds it.
+    """
+    with chdir(folder):
+        verdict = read_verdict(model) if is_promotable(model) else None
+        if not verdict:
+            return None
+        facts = facts_of(verdict)
+        champion = registry.champion(model)
+        version = registry.register(model, commit, verdict.reason, facts)
+        return registry.promote(model, version.version, verdict.reason, expected=champion, facts=facts)
+
+
+def show_results(folder: Path, judged: list[str], promoted: list[Event]) -> None:
+    """Log what came of the candidates, and show it on the run's page.
+
+    Args:
+        folder: the workspace with the candidates.
+        judged: the models that were judged in this run.
+        promoted: the promotions of this run.
+    """
+    logger, events = get_run_logger(), {event.model: event for event in promoted}
+    if not judged and not promoted:
+        logger.info("no model has changed: there is nothing to judge or to promote")
+        return
+    lines = ["| model | verdict | promoted | reason |", "|---|---|---|---|"]
+    for model in sorted({*judged, *events}):
+        verdict = verdict_in(folder, model)
+        version = events[model].version if model in events else None
+        logger.info("%s: %s, %s: %s", model, verdict.outcome, version or "not promoted", verdict.reason)
+        lines.append(f"| {model} | {verdict.outcome} | {version or 'no'} | {verdict.reason} |")
+    report = (folder / paths.REPORTS / "index.html").resolve()
+    lines += ["", f"[Report]({report.as_uri()})"]
+    create_markdown_artifact(key="promotions", markdown="\n".join(lines), description="What came of the candidates")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__.partition("\n")[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="a model of params.yaml; none: all")
+    parser.add_argument("--datasets", nargs="+", metavar="DATASET", help="receive only these data sets' arrivals")
+    parser.add_argument("--force", action="store_true", help="train even if nothing has changed")
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = parse()
+    prepare_process()
+    with exit_on_user_error("interrupted. What was done until then is kept; the next run goes on from there."):
+        params = load_params()
+        for name in given.models:
+            params.model(name)
+        for name in given.datasets or ():
+            params.dataset(name)
+        with reporting(), parent_run(retrain):
+            retrain(given.models or None, given.datasets, given.force)
+    return 0
+
+
+def verdict_in(folder: Path, model: str) -> Verdict:
+    with chdir(folder):
+        return read_verdict(model)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
