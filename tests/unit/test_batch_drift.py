@@ -74,6 +74,17 @@ def test_of_1000_batches_without_drift_the_stated_share_raises_an_alarm(rate, ro
     assert least <= found <= most
 
 
+def test_the_stated_share_holds_for_new_batches_that_are_as_large_as_train():
+    rows = pa.concat_tables(houses())
+    rng, limits, found = np.random.default_rng(2), None, 0
+    for _ in range(60):
+        mixed = rows.take(pa.array(rng.permutation(rows.num_rows)[: 2 * ROWS]))
+        reference = describe_train(HOUSING, mixed.slice(0, ROWS))
+        limits = limits or calibrate(reference, ROWS, rate=0.05)
+        found += compare(reference, limits, mixed.slice(ROWS), "another").alarm
+    assert found <= binom.ppf(0.999, 60, 0.05)
+
+
 def test_a_batch_of_new_rows_of_the_same_kind_has_no_drift():
     drift = drift_of(houses()[1])
     assert not drift.alarm
