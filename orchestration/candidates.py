@@ -13,9 +13,8 @@ from datasets import get_dataset
 from orchestration import registry
 from orchestration.git import git
 from orchestration.registry_state import Version
+from runtime.stderr import quiet_stderr
 from tasks.data.raw import read_provenance
-from tasks.promotion.judge import Version as Trained
-from tasks.promotion.judge import judge_task, select_rows
 from tasks.promotion.verdict import FILE, Verdict, read_verdict
 from tasks.publishing.checksums import tree_sha256
 
@@ -107,11 +106,15 @@ def facts_of(verdict: Verdict) -> dict[str, Any]:
 
 def judge_candidate(candidate: Candidate) -> Verdict:
     """Judge a candidate by the rows and the gates of the current workspace; raises UserError as `judge` does."""
-    params, model = load_params(), candidate.model
+    with quiet_stderr():  # it imports Keras
+        from tasks.promotion.judge import Version as Trained
+        from tasks.promotion.judge import judge_task, select_rows
+
+    params, model, version = load_params(), candidate.model, candidate.champion
     dataset = params.model(model).dataset
-    rows = select_rows(dataset, arrived_since(dataset, candidate.champion))
+    rows = select_rows(dataset, arrived_since(dataset, version))
     trained = Trained(paths.artifacts_folder(model) / "saved_model")
-    champion = fetch_champion(candidate.champion) if candidate.champion else None
+    champion = Trained(fetch_champion(version), version.version, version.commit) if version else None
     return judge_task(model, trained, champion, rows, params.gates_of(dataset), candidate.reason)
 
 
@@ -122,9 +125,9 @@ def arrived_since(dataset: str, champion: Version | None) -> np.ndarray:
     return np.arange(min(known, rows), rows)
 
 
-def fetch_champion(version: Version) -> Trained:
-    """Return the champion's files, which are fetched once and kept until the next champion."""
+def fetch_champion(version: Version) -> Path:
+    """Return the champion's SavedModel, which is fetched once and kept until the next champion."""
     folder = CHAMPIONS / version.model / version.version
     if not folder.exists():
         registry.export_version(version, folder)
-    return Trained(folder / "saved_model", version.version, version.commit)
+    return folder / "saved_model"

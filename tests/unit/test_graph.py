@@ -15,7 +15,6 @@ CODE = tuple(name for name in PACKAGES if name != "orchestration")  # how a stag
 GRAPH = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Found by name at run time: the file of the data set, that of the family, and the page's template.
 BY_NAME = {
-    "receive": {"datasets/${key}.py"},
     "ingest": {"datasets/${key}.py"},
     "prepare": {"datasets/${key}.py"},
     "train": {
@@ -52,14 +51,18 @@ def code_dependencies(stage: str) -> list[str]:
     return [dep for dep in deps if dep.split("/")[0] in CODE]
 
 
-@pytest.mark.parametrize("stage", GRAPH)
+# Batches are data that were accepted once, whatever the code is now.
+COMPUTED = [stage for stage in GRAPH if stage != "receive"]
+
+
+@pytest.mark.parametrize("stage", COMPUTED)
 def test_a_stage_depends_on_every_file_of_code_that_it_imports(stage):
     deps = code_dependencies(stage)
     missing = {file for file in imported_code(stage) | BY_NAME[stage] if not any(lies_in(file, dep) for dep in deps)}
     assert not missing
 
 
-@pytest.mark.parametrize("stage", GRAPH)
+@pytest.mark.parametrize("stage", COMPUTED)
 def test_a_stage_depends_on_no_code_that_it_does_not_import(stage):
     used = imported_code(stage) | BY_NAME[stage]
     unused = {dep for dep in code_dependencies(stage) if not any(lies_in(file, dep) for file in used)}
@@ -98,7 +101,7 @@ def test_the_stages_are_those_of_the_plan():
 
 
 def test_no_stage_depends_on_the_gates():
-    named = {key for stage in GRAPH.values() for key in stage.get("do", stage)["params"]}
+    named = {key for stage in GRAPH.values() for key in stage.get("do", stage).get("params", ())}
     assert not {key for key in named if key.split(".")[0] == "gates"}
     whole = {dep for stage in GRAPH.values() for dep in stage.get("do", stage)["deps"]}
     assert "params.yaml" not in whole
