@@ -20,6 +20,7 @@ from prefect.artifacts import create_markdown_artifact
 from config import paths
 from config.params import load_params
 from datasets import get_dataset
+from datasets.dataset import Dataset
 from flows.choices import DatasetName, Model
 from flows.pipeline import RUNNER, run_environment
 from orchestration import registry
@@ -32,10 +33,13 @@ from orchestration.command_line import (
     reporting,
 )
 from orchestration.experiment import restored_workspace
+from orchestration.new_batches import NewBatch, bring_batches
+from orchestration.prefect.automations import BATCH_REJECTED, MODEL_PROMOTED, tell_of
 from orchestration.registry_state import Event
-from orchestration.worktree import bring_batches, commit_worktree, open_worktree, uncommitted
+from orchestration.worktree import commit_worktree, open_worktree, uncommitted
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS
+from tasks.arrivals.drift_record import to_markdown as to_page
 from tasks.arrivals.receive import receive_task
 from tasks.promotion.verdict import Verdict, read_verdict
 
@@ -54,10 +58,12 @@ def retrain(models: list[Model] | None = None, datasets: list[DatasetName] | Non
         params = load_params()
         chosen = [*(models or params.models)]
         for name in datasets or params.datasets:
-            receive_task(get_dataset(name))
+            take_arrivals(get_dataset(name))
         folder = open_worktree()
         warn_of_uncommitted()
-        bring_batches([*params.datasets], folder)
+        for name in params.datasets:
+            of_it = [model for model in chosen if params.model(model).dataset == name]
+            show_batches(bring_batches(get_dataset(name), of_it, params.gates_of(name), folder), name)
         targets = [f"train@{model}" for model in models or ()]
         trained = run_in(folder, "flows.pipeline", *targets, *(["--force"] if force else []))
         judged = [model for model in chosen if judge(model, folder)]
@@ -68,6 +74,33 @@ def retrain(models: list[Model] | None = None, datasets: list[DatasetName] | Non
         show_results(folder, judged, promoted)
     if trained:
         raise UserError("some stages failed; the log of the run `pipeline` says why. What did not fail is judged.")
+
+
+def take_arrivals(dataset: Dataset) -> None:
+    """Accept or reject what has arrived, and tell of each rejected batch."""
+    for rejected in receive_task(dataset).rejected:
+        tell_of(BATCH_REJECTED, f"dataset.{dataset.name}", dataset=dataset.name, batch=rejected.name)
+
+
+def show_batches(batches: list[NewBatch], dataset: str) -> None:
+    """Show the drift of new batches on the run's page, and tell of those that their drift has kept out.
+
+    Args:
+        batches: of one data set.
+        dataset: its name.
+    """
+    for batch in batches:
+        if batch.drift:
+            create_markdown_artifact(
+                key=f"drift-{dataset.replace('_', '-')}",
+                markdown=to_page(batch.drift),
+                description=f"Drift of {batch.name}",
+            )
+        if batch.drift and batch.drift.alarm:
+            what = f"rejected, see {batch.rejected}" if batch.rejected else "used all the same (gates)"
+            get_run_logger().warning("%s: the batch %s drifts from train; it is %s", dataset, batch.name, what)
+        if batch.rejected:
+            tell_of(BATCH_REJECTED, f"dataset.{dataset}", dataset=dataset, batch=batch.name)
 
 
 def warn_of_uncommitted() -> None:
@@ -111,7 +144,9 @@ def promote(model: str, folder: Path, commit: str) -> Event | None:
         facts = facts_of(verdict)
         champion = registry.champion(model)
         version = registry.register(model, commit, verdict.reason, facts)
-        return registry.promote(model, version.version, verdict.reason, expected=champion, facts=facts)
+        event = registry.promote(model, version.version, verdict.reason, expected=champion, facts=facts)
+    tell_of(MODEL_PROMOTED, f"model.{model}", model=model, version=version.version)
+    return event
 
 
 def show_results(folder: Path, judged: list[str], promoted: list[Event]) -> None:

@@ -13,9 +13,7 @@ from config import paths
 from orchestration.dvc.graph import open_repo
 from orchestration.git import GitError
 from orchestration.git import git as run_git
-from runtime.atomic_outputs import remove
 from runtime.errors import UserError
-from tasks.arrivals.batches import list_batches
 
 FOLDER = paths.RETRAIN / "workspace"
 # The commit of the last run in the worktree.
@@ -75,24 +73,6 @@ def share_cache(folder: Path) -> None:
         shutil.copy(own, given)
     with Config(str(folder / ".dvc"), local_dvc_dir=str(folder / ".dvc")).edit("local") as config:
         config.setdefault("cache", {})["dir"] = cache
-
-
-def bring_batches(datasets: list[str], folder: Path) -> None:
-    """Copy the accepted batches that the worktree lacks; a batch never changes.
-
-    Args:
-        datasets: whose batches.
-        folder: the worktree.
-    """
-    for name in datasets:
-        target = folder / paths.batches_folder(name)
-        target.mkdir(parents=True, exist_ok=True)
-        for batch in list_batches(name):
-            if not (target / batch.name).exists():
-                partial = target / f".{batch.name}.partial"
-                remove(partial)
-                shutil.copytree(batch, partial) if batch.is_dir() else shutil.copy2(batch, partial)
-                partial.rename(target / batch.name)
 
 
 def commit_worktree(folder: Path, message: str) -> str:

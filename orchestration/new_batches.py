@@ -1,0 +1,137 @@
+"""Accepted batches on their way into the workspace of `retrain`: how far they are from train, and what follows."""
+
+import shutil
+import tempfile
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from config import paths
+from config.gates import Gates
+from datasets.dataset import Dataset
+from orchestration import registry
+from orchestration.candidates import fetch_champion
+from runtime.atomic_outputs import remove
+from runtime.stderr import quiet_stderr
+from tasks.arrivals.batches import list_batches
+from tasks.arrivals.drift_record import Drift
+from tasks.arrivals.failures import Failure, Reasons
+from tasks.arrivals.parse import parse
+from tasks.arrivals.receive import Received, reject
+
+
+@dataclass(frozen=True)
+class NewBatch:
+    """A batch that the workspace of `retrain` has got in this run, or that its drift has kept out.
+
+    drift: None where there are no train rows yet. rejected: its path then; None: it is used.
+    """
+
+    name: str
+    drift: Drift | None
+    rejected: Path | None
+
+
+def bring_batches(dataset: Dataset, models: list[str], gates: Gates, folder: Path) -> list[NewBatch]:
+    """Copy the batches that `folder` lacks into it, and record their drift there.
+
+    Args:
+        dataset: whose batches.
+        models: of that data set, whose champions' predictions are compared, too.
+        gates: of the data set; with `drift: block`, a batch that drifts is moved into data/rejected/D instead.
+        folder: the workspace of `retrain`.
+    """
+    place = folder / paths.batches_folder(dataset.name)
+    place.mkdir(parents=True, exist_ok=True)
+    found = []
+    for batch in list_batches(dataset.name):
+        if (place / batch.name).exists():
+            continue
+        drift = drift_of(dataset, batch, models, folder)
+        if drift and drift.alarm and gates.drift == "block":
+            found.append(NewBatch(batch.name, drift, keep_out(dataset, batch, drift)))
+            continue
+        copy_whole(batch, place / batch.name)
+        found.append(NewBatch(batch.name, drift, None))
+    return found
+
+
+def drift_of(dataset: Dataset, batch: Path, models: list[str], folder: Path) -> Drift | None:
+    """Measure and record the drift of a batch against the train rows of `folder`; None where these are not made yet.
+
+    Args:
+        dataset: whose rows they are.
+        batch: the accepted file or folder.
+        models: whose champions' predictions are compared.
+        folder: the workspace of `retrain`.
+    """
+    table, _ = parse(dataset, batch)
+    with chdir(folder):
+        if table is None or not paths.prepared_table(dataset.name, "train").exists():
+            return None
+        with quiet_stderr():  # scikit-learn and SciPy are slow to import, so only now
+            from tasks.arrivals.drift import measure_drift
+            from tasks.arrivals.drift_record import write_drift
+            from tasks.arrivals.train_rows import read_train_rows
+        train, _ = read_train_rows(dataset)
+        drift = measure_drift(dataset, train, table, batch.name, predictions(dataset, models, train, table))
+        write_drift(drift)
+        return drift
+
+
+def predictions(
+    dataset: Dataset, models: list[str], train: pa.Table, batch: pa.Table
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return what the champions answer to the train rows and to the batch: numbers [rows, 1] or probabilities.
+
+    Args:
+        dataset: whose rows they are.
+        models: of that data set; one without a champion that answers is left out.
+        train: raw rows.
+        batch: raw rows.
+    """
+    from config.gates import LoadLimit
+    from tasks.promotion.score import MAIN_OUTPUT, Scored, score, write_rows
+
+    columns = list(dataset.features)
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        rows = Path(name, "rows.parquet")
+        write_rows(pa.concat_tables([train.select(columns), batch.select(columns)]), rows)
+        for model in models:
+            champion = registry.champion(model)
+            scored = score(fetch_champion(champion), rows, LoadLimit()) if champion else None
+            if isinstance(scored, Scored):
+                answers = scored.outputs[MAIN_OUTPUT]
+                found[model] = answers[: train.num_rows], answers[train.num_rows :]
+    return found
+
+
+def keep_out(dataset: Dataset, batch: Path, drift: Drift) -> Path:
+    """Move a batch that drifts into data/rejected/D, with the measures over their limit as reasons.
+
+    Args:
+        dataset: whose rows it has.
+        batch: the accepted file or folder.
+        drift: of the batch.
+    """
+    reasons, done = Reasons(), Received()
+    for column in drift.columns:
+        if column.alarm:
+            reason = f"drifts from train by {column.effect:.3g} ({column.distance}), limit {column.limit:.3g}"
+            reasons.add([Failure(None, column.column, "", reason)])
+    reject(dataset, batch, reasons, done)
+    return done.rejected[0]
+
+
+def copy_whole(batch: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    remove(partial)
+    if batch.is_dir():
+        shutil.copytree(batch, partial)
+    else:
+        shutil.copy2(batch, partial)
+    partial.rename(target)
