@@ -1,0 +1,123 @@
+"""Nights of `retrain` in a small repository: what is promoted, what is not and why, and what stays as it was."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datasets import get_dataset
+from tests.support.workspaces import ROOT, edit_params
+
+pytestmark = pytest.mark.timeout(1200)
+
+GOOD, BAD = 0.1, 1e-7  # learning rates
+WORKTREE = Path(".retrain/workspace")
+
+
+@pytest.fixture
+def run(small, settings, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
+    """Run a command in a trained repository, which is the current directory."""
+    monkeypatch.chdir(small)
+    shutil.copytree(ROOT / "data/expectations", "data/expectations", dirs_exist_ok=True)
+
+    def run(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(words, cwd=small, env=settings, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def night(run) -> Callable[..., str]:
+    """Run `retrain` once, after a change of the committed parameters, and return what it says."""
+
+    def night(code: int = 0, **params: object) -> str:
+        if params:
+            edit_params(Path(), **params)
+        run("git", "add", ".")
+        run("git", "commit", "--quiet", "--message", "a day")
+        done = run(sys.executable, "-m", "flows.retrain")
+        assert done.returncode == code, done.stdout + done.stderr
+        assert run("git", "status", "--porcelain").stdout == ""
+        return done.stdout + done.stderr
+
+    return night
+
+
+@pytest.fixture
+def champion(run) -> Callable[[str], str | None]:
+    def champion(model: str) -> str | None:
+        done = run(sys.executable, "-m", "flows.registry", "list", "--json")
+        assert done.returncode == 0, done.stderr
+        return {row["model"]: row["champion"] for row in json.loads(done.stdout)}.get(model)
+
+    return champion
+
+
+def verdict(model: str) -> dict:
+    return json.loads((WORKTREE / f"artifacts/{model}/verdict.json").read_text())
+
+
+def deliver(name: str, seed: int, **columns: object) -> None:
+    """Put a file of flowers like those of the sample into data/incoming/iris."""
+    table = get_dataset("iris").generate().to_pandas().sample(40, random_state=seed)
+    numbers = table.select_dtypes("float").columns
+    table[numbers] += 0.01  # no row equals an earlier one
+    folder = Path("data/incoming/iris")
+    folder.mkdir(parents=True, exist_ok=True)
+    table.assign(**columns).to_csv(folder / name, index=False)
+
+
+def test_a_week_of_nights(run, night, champion):
+    said = night(models__iris_mlp__fit__epochs=60, models__iris_mlp__compile__learning_rate=GOOD)
+    assert champion("iris_mlp") == champion("linear_neuron") == "v0.0.1"
+
+    said = night()
+    assert "nothing to judge or to promote" in said
+    assert "ran," not in said  # no stage
+
+    said = night(models__iris_mlp__compile__learning_rate=BAD)
+    assert champion("iris_mlp") == "v0.0.1"
+    found = verdict("iris_mlp")
+    assert (found["outcome"], found["promote"]) == ("regression", False)
+    failed = [rule["name"] for rule in found["rules"] if not rule["passed"]]
+    assert failed
+    assert all(name in said for name in failed)
+
+    deliver("monday.csv", 1)
+    night(models__iris_mlp__compile__learning_rate=GOOD)
+    assert champion("iris_mlp") == "v0.0.2"
+    assert verdict("iris_mlp")["reason_to_retrain"] == "new rows arrived"
+    assert [path.name for path in Path("data/batches/iris").iterdir()] == ["0001-monday.csv"]
+    assert champion("linear_neuron") == "v0.0.1"
+
+    deliver("tuesday.csv", 2, sepal_length=1e6)
+    said = night()
+    assert "rejected tuesday.csv" in said
+    assert "nothing to judge or to promote" in said
+    assert sorted(path.name for path in Path("data/rejected/iris").iterdir()) == [
+        "0001-tuesday.csv",
+        "0001-tuesday.csv.reasons.csv",
+    ]
+    assert champion("iris_mlp") == "v0.0.2"
+
+    back = run(sys.executable, "-m", "flows.registry", "rollback", "iris_mlp", "--message", "it is odd")
+    assert back.returncode == 0, back.stderr
+    assert champion("iris_mlp") == "v0.0.1"
+    assert "nothing to judge or to promote" in night()
+    assert champion("iris_mlp") == "v0.0.1"  # what was rolled back stays so
+
+
+def test_it_needs_git_and_a_known_model(run, small):
+    done = run(sys.executable, "-m", "flows.retrain", "iris_mpl")
+    assert done.returncode == 1
+    assert "Did you mean 'iris_mlp'?" in done.stderr
+    shutil.rmtree(small / ".git")
+    run("git", "init", "--quiet")
+    done = run(sys.executable, "-m", "flows.retrain")
+    assert done.returncode == 1
+    assert "there is no commit yet" in done.stderr
+    assert "Traceback" not in done.stderr
