@@ -128,7 +128,7 @@ def register(model: str, commit: str, message: str, facts: Mapping[str, Any] | N
             version = next_version(tags, model)
             check_commit(model, commit, f"{model}@{version}")
             text = message_of(message, {"action": "register", "version": version, **(facts or {})})
-            if write_unless_taken(ACTIONS["register"].format(model, version), commit, text, 0):
+            if write_unless_taken(ACTIONS["register"].format(model, version), commit, text, earliest(tags.tags, model)):
                 return find_version(model, version)
     raise UserError(f"other programs keep registering versions of {model}: stop them.")
 
@@ -218,7 +218,7 @@ def assign(target: Version, message: str, expected: Expected, facts: Mapping[str
             previous = version_at(versions_of(tags.tags, target.model), standing[-1].commit) if standing else None
             name = ACTIONS["assign"].format(target.model, STAGE, next_counter(tags, target.model))
             about = {**facts, "version": target.version, "previous": previous.version if previous else None}
-            if write_unless_taken(name, target.commit, message_of(message, about), earliest(tags.tags, target)):
+            if write_unless_taken(name, target.commit, message_of(message, about), earliest(tags.tags, target.model)):
                 written = read_tags().tags
                 return next(event_of(written, tag) for tag in written if tag.name == name)
     raise UserError(f"other programs keep promoting versions of {target.model}: stop them.")

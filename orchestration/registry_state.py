@@ -227,8 +227,6 @@ def next_counter(tags: Tags, model: str) -> int:
     return 1 + max((int(match[1]) for match in found if match), default=0)
 
 
-def earliest(tags: list[Tag], target: Version) -> int:
-    """Return the least date of the next assignment, in seconds: after all others, since GTO orders them by date."""
-    return int(
-        max([target.time.timestamp(), *(tag.time.timestamp() + 1 for tag in assignments_of(tags, target.model))])
-    )
+def earliest(tags: list[Tag], model: str) -> int:
+    """Return the least date of the model's next tag, in seconds: after all others, since GTO orders them by date."""
+    return int(max((tag.time.timestamp() + 1 for tag in tags if tag.model == model), default=0))
