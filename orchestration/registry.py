@@ -9,6 +9,7 @@ ever removed: going back to an earlier version is a further tag.
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,7 +128,7 @@ def register(model: str, commit: str, message: str, facts: Mapping[str, Any] | N
                 return known
             version = next_version(tags, model)
             check_commit(model, commit, f"{model}@{version}")
-            text = message_of(message, {"action": "register", "version": version, **(facts or {})})
+            text = message_of(message, {**(facts or {}), "action": "register", "version": version})
             if write_unless_taken(ACTIONS["register"].format(model, version), commit, text, earliest(tags.tags, model)):
                 return find_version(model, version)
     raise UserError(f"other programs keep registering versions of {model}: stop them.")
@@ -151,7 +152,7 @@ def promote(
         UserError: an unknown version; one whose commit or files are incomplete; another champion than expected; git
             does not know who the user is, or refuses the tag. Then nothing has changed.
     """
-    return assign(find_version(model, version), message, expected, {"action": "promote", **(facts or {})})
+    return assign(find_version(model, version), message, expected, {**(facts or {}), "action": "promote"})
 
 
 def rollback(model: str, version: str | None, message: str, *, expected: Expected = "any") -> Event:
@@ -180,6 +181,9 @@ def rollback(model: str, version: str | None, message: str, *, expected: Expecte
             raise UserError(f"{target.name} was never the champion. To make it the champion, promote it.")
     else:
         target = previous_champion(tags.tags, model)
+    if expected == "any":  # not one that another command promotes meanwhile
+        with suppress(UserError):
+            expected = champion_of(tags.tags, model)
     return assign(target, message, expected, {"action": "rollback"})
 
 

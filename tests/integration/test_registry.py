@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from orchestration import registry
@@ -51,7 +50,9 @@ def test_promoting_rolling_back_and_cleaning_up(run, tmp_path):
         assert f"iris_mlp@{version} is the champion" in done.stdout
     [listed] = json.loads(run(*REGISTRY, "list", "--json").stdout)
     assert (listed["model"], listed["champion"], listed["newest"]) == (MODEL, "v0.0.2", "v0.0.3")
-    assert "verdict better" in run(*REGISTRY, "history").stdout
+    [*_, event] = json.loads(run(*REGISTRY, "history", MODEL, "--json").stdout)
+    assert (event["event"], event["version"], event["message"]) == ("registration", "v0.0.1", "the first one")
+    assert "v0.0.2 is better" in run(*REGISTRY, "history").stdout
     refused = run(*REGISTRY, "promote", "iris_mlp@v0.0.4")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("error: iris_mlp has no version v0.0.4. Did you mean")
@@ -72,8 +73,6 @@ def test_promoting_rolling_back_and_cleaning_up(run, tmp_path):
     assert run("git", "status", "--porcelain").stdout == ""
 
     run(*DVC, "gc", "--workspace", "--force")  # forgets what the tags need
-    gone = run(*REGISTRY, "promote", "iris_mlp@v0.0.1")
-    assert gone.returncode == 0, "it is the champion already"
     assert run(*REGISTRY, "promote", "iris_mlp@v0.0.2").returncode == 0
     gone = run(*REGISTRY, "rollback", "iris_mlp")
     assert gone.returncode == 1
@@ -89,29 +88,31 @@ def contents_below(folder: Path) -> dict[str, bytes]:
     return {str(Path(name).relative_to(folder)): data for name, data in contents(folder).items()}
 
 
-def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(run, small, settings):
+def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(run, small, settings, tmp_path):
     registry.promote(MODEL, "v0.0.1", "the first one")
     hook = '[ "$1" = prepared ] && [ ! -e go ] && touch held && while [ ! -e go ]; do sleep 0.1; done; exit 0'
     write_script(small / ".git/hooks/reference-transaction", hook)
 
     def start(version: str) -> subprocess.Popen:
-        words = [*REGISTRY, "promote", f"iris_mlp@{version}"]
-        return subprocess.Popen(
-            words, cwd=small, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words, environment = (
+            [*REGISTRY, "promote", f"iris_mlp@{version}"],
+            {**settings, "GIT_TRACE": str(tmp_path / version)},
         )
+        return subprocess.Popen(words, cwd=small, env=environment, stderr=subprocess.PIPE, text=True)
 
-    with start("v0.0.2") as first:
+    first = start("v0.0.2")
+    try:
         wait_for((small / "held").exists)
-        with start("v0.0.3") as second:
-            wait_for(
-                lambda: any(file.path.endswith("registry.lock") for file in psutil.Process(second.pid).open_files())
-            )
-            (small / "go").touch()
-            told = second.communicate(timeout=240)
-        assert first.wait(timeout=240) == 0
+        second = start("v0.0.3")
+        trace = tmp_path / "v0.0.3"
+        wait_for(lambda: trace.exists() and "git show" in trace.read_text())  # after it has read the champion
+    finally:
+        (small / "go").touch()
+    told = second.communicate(timeout=240)[1]
+    assert first.wait(timeout=240) == 0
     assert second.returncode == 1
-    assert "error: the champion of iris_mlp is v0.0.2" in told[1]
-    assert "against iris_mlp@v0.0.1. Nothing has changed." in told[1]
+    assert "error: the champion of iris_mlp is v0.0.2" in told
+    assert "against iris_mlp@v0.0.1. Nothing has changed." in told
     assert registry.champion(MODEL).version == champion_of_gto(MODEL) == "v0.0.2"
 
 
