@@ -15,35 +15,48 @@ from orchestration import registry
 from runtime.errors import UserError
 from tests.support.processes import wait_for
 from tests.support.registries import AUTHOR, champion_of_gto, commit_of, make_registry
-from tests.support.workspaces import DVC, PIPELINE, clone, commit, contents, edit_params
+from tests.support.workspaces import DVC, PIPELINE, build_once, clone, commit, contents, edit_params
 
 MODEL = "iris_mlp"
 REGISTRY = [sys.executable, "-m", "flows.registry"]
-Run = Callable[..., subprocess.CompletedProcess]
+
+
+REGISTER = "import sys; from orchestration import registry; registry.register('iris_mlp', 'HEAD', sys.argv[1])"
+
+
+@pytest.fixture(scope="session")
+def three_versions(shared, settings, two_models) -> Path:
+    """A repository with three versions of iris_mlp, which no test changes; the third is the second's model."""
+
+    def build(folder: Path) -> None:
+        clone(two_models, folder)
+        register = [sys.executable, "-c", REGISTER]
+        subprocess.run([*register, "the first one"], cwd=folder, env=settings, check=True)
+        edit_params(folder, models__iris_mlp__fit__epochs=2)
+        subprocess.run([*PIPELINE, "train@iris_mlp"], cwd=folder, env=settings, check=True)
+        commit(folder, settings)
+        subprocess.run([*register, "two epochs"], cwd=folder, env=settings, check=True)
+        nothing = ["git", "commit", "--quiet", "--allow-empty", "-m", "nothing new"]
+        for words in (nothing, [*register, "nothing new"]):
+            subprocess.run(words, cwd=folder, env=settings, check=True)
+
+    return build_once(shared / "three versions", build)
 
 
 @pytest.fixture
-def run(small, settings, monkeypatch) -> Run:
-    """Run a command in the current folder, a repository with three versions of iris_mlp; the last has no new model."""
-    monkeypatch.chdir(small)
+def repository(three_versions, tmp_path, settings, monkeypatch) -> Path:
+    """A copy of it, which is also the current directory."""
+    monkeypatch.chdir(clone(three_versions, tmp_path / "three versions"))
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-
-    def run(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run(words, cwd=small, env=settings, capture_output=True, text=True, check=False)
-
-    registry.register(MODEL, "HEAD", "the first one")
-    edit_params(small, models__iris_mlp__fit__epochs=2)
-    trained = run(*PIPELINE, "train@iris_mlp")
-    assert trained.returncode == 0, trained.stderr
-    commit(small, settings)
-    registry.register(MODEL, "HEAD", "two epochs", {"verdict": "better"})
-    run("git", "commit", "--quiet", "--allow-empty", "-m", "nothing new")
-    registry.register(MODEL, "HEAD", "nothing new")
-    return run
+    return Path.cwd()
 
 
-def test_promoting_rolling_back_and_cleaning_up(run, tmp_path):
+def run(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_promoting_rolling_back_and_cleaning_up(repository, tmp_path):
     for version in ("v0.0.1", "v0.0.2"):
         done = run(*REGISTRY, "promote", f"iris_mlp@{version}", "--message", f"{version} is better")
         assert done.returncode == 0, done.stderr
@@ -88,26 +101,26 @@ def contents_below(folder: Path) -> dict[str, bytes]:
     return {str(Path(name).relative_to(folder)): data for name, data in contents(folder).items()}
 
 
-def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(run, small, settings, tmp_path):
+def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(repository, tmp_path):
     registry.promote(MODEL, "v0.0.1", "the first one")
     hook = '[ "$1" = prepared ] && [ ! -e go ] && touch held && while [ ! -e go ]; do sleep 0.1; done; exit 0'
-    write_script(small / ".git/hooks/reference-transaction", hook)
+    write_script(repository / ".git/hooks/reference-transaction", hook)
 
     def start(version: str) -> subprocess.Popen:
         words, environment = (
             [*REGISTRY, "promote", f"iris_mlp@{version}"],
-            {**settings, "GIT_TRACE": str(tmp_path / version)},
+            {**os.environ, "GIT_TRACE": str(tmp_path / version)},
         )
-        return subprocess.Popen(words, cwd=small, env=environment, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
 
     first = start("v0.0.2")
     try:
-        wait_for((small / "held").exists)
+        wait_for((repository / "held").exists)
         second = start("v0.0.3")
         trace = tmp_path / "v0.0.3"
         wait_for(lambda: trace.exists() and "git show" in trace.read_text())  # after it has read the champion
     finally:
-        (small / "go").touch()
+        (repository / "go").touch()
     told = second.communicate(timeout=240)[1]
     assert first.wait(timeout=240) == 0
     assert second.returncode == 1
@@ -116,7 +129,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(run, small, se
     assert registry.champion(MODEL).version == champion_of_gto(MODEL) == "v0.0.2"
 
 
-def test_without_git_in_dvc_nothing_is_promoted(run):
+def test_without_git_in_dvc_nothing_is_promoted(repository):
     assert run(*DVC, "config", "core.no_scm", "true").returncode == 0
     done = run(*REGISTRY, "promote", "iris_mlp@v0.0.1")
     assert done.returncode == 1
