@@ -215,16 +215,16 @@ def assign(target: Version, message: str, expected: Expected, facts: Mapping[str
     with registry_lock():
         for _ in range(TRIES):
             tags = read_tags()
+            known = versions_of(tags.tags, target.model)
             standing = standing_of(tags.tags, target.model)
             if standing and standing[-1].commit == target.commit:
-                return event_of(tags.tags, standing[-1])
+                return event_of(known, standing[-1])
             refuse_unexpected(tags.tags, target.model, expected)
-            previous = version_at(versions_of(tags.tags, target.model), standing[-1].commit) if standing else None
+            previous = version_at(known, standing[-1].commit) if standing else None
             name = ACTIONS["assign"].format(target.model, STAGE, next_counter(tags, target.model))
             about = {**facts, "version": target.version, "previous": previous.version if previous else None}
             if write_unless_taken(name, target.commit, message_of(message, about), earliest(tags.tags, target.model)):
-                written = read_tags().tags
-                return next(event_of(written, tag) for tag in written if tag.name == name)
+                return next(event_of(known, tag) for tag in read_tags().tags if tag.name == name)
     raise UserError(f"other programs keep promoting versions of {target.model}: stop them.")
 
 
@@ -253,7 +253,7 @@ def refuse_unexpected(tags: list[Tag], model: str, expected: Expected) -> None:
     if (standing[-1].commit if standing else None) == (expected.commit if expected else None):
         return
     was = expected.name if expected else "none"
-    now = event_of(tags, standing[-1]) if standing else None
+    now = event_of(versions_of(tags, model), standing[-1]) if standing else None
     told = (
         f"{now.version or now.commit} ({now.event} by {now.author}, {now.time:%Y-%m-%d %H:%M:%S} UTC)"
         if now
