@@ -9,6 +9,7 @@ ever removed: going back to an earlier version is a further tag.
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,8 +128,8 @@ def register(model: str, commit: str, message: str, facts: Mapping[str, Any] | N
                 return known
             version = next_version(tags, model)
             check_commit(model, commit, f"{model}@{version}")
-            text = message_of(message, {"action": "register", "version": version, **(facts or {})})
-            if write_unless_taken(ACTIONS["register"].format(model, version), commit, text, 0):
+            text = message_of(message, {**(facts or {}), "action": "register", "version": version})
+            if write_unless_taken(ACTIONS["register"].format(model, version), commit, text, earliest(tags.tags, model)):
                 return find_version(model, version)
     raise UserError(f"other programs keep registering versions of {model}: stop them.")
 
@@ -151,7 +152,7 @@ def promote(
         UserError: an unknown version; one whose commit or files are incomplete; another champion than expected; git
             does not know who the user is, or refuses the tag. Then nothing has changed.
     """
-    return assign(find_version(model, version), message, expected, {"action": "promote", **(facts or {})})
+    return assign(find_version(model, version), message, expected, {**(facts or {}), "action": "promote"})
 
 
 def rollback(model: str, version: str | None, message: str, *, expected: Expected = "any") -> Event:
@@ -180,6 +181,9 @@ def rollback(model: str, version: str | None, message: str, *, expected: Expecte
             raise UserError(f"{target.name} was never the champion. To make it the champion, promote it.")
     else:
         target = previous_champion(tags.tags, model)
+    if expected == "any":  # not one that another command promotes meanwhile
+        with suppress(UserError):
+            expected = champion_of(tags.tags, model)
     return assign(target, message, expected, {"action": "rollback"})
 
 
@@ -211,16 +215,16 @@ def assign(target: Version, message: str, expected: Expected, facts: Mapping[str
     with registry_lock():
         for _ in range(TRIES):
             tags = read_tags()
+            known = versions_of(tags.tags, target.model)
             standing = standing_of(tags.tags, target.model)
             if standing and standing[-1].commit == target.commit:
-                return event_of(tags.tags, standing[-1])
+                return event_of(known, standing[-1])
             refuse_unexpected(tags.tags, target.model, expected)
-            previous = version_at(versions_of(tags.tags, target.model), standing[-1].commit) if standing else None
+            previous = version_at(known, standing[-1].commit) if standing else None
             name = ACTIONS["assign"].format(target.model, STAGE, next_counter(tags, target.model))
             about = {**facts, "version": target.version, "previous": previous.version if previous else None}
-            if write_unless_taken(name, target.commit, message_of(message, about), earliest(tags.tags, target)):
-                written = read_tags().tags
-                return next(event_of(written, tag) for tag in written if tag.name == name)
+            if write_unless_taken(name, target.commit, message_of(message, about), earliest(tags.tags, target.model)):
+                return next(event_of(known, tag) for tag in read_tags().tags if tag.name == name)
     raise UserError(f"other programs keep promoting versions of {target.model}: stop them.")
 
 
@@ -249,7 +253,7 @@ def refuse_unexpected(tags: list[Tag], model: str, expected: Expected) -> None:
     if (standing[-1].commit if standing else None) == (expected.commit if expected else None):
         return
     was = expected.name if expected else "none"
-    now = event_of(tags, standing[-1]) if standing else None
+    now = event_of(versions_of(tags, model), standing[-1]) if standing else None
     told = (
         f"{now.version or now.commit} ({now.event} by {now.author}, {now.time:%Y-%m-%d %H:%M:%S} UTC)"
         if now

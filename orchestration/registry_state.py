@@ -162,7 +162,7 @@ def summary_of(tags: list[Tag], model: str) -> Summary:
         now = champion_of(tags, model)
     except UserError as error:
         return Summary(model, None, None, known, str(error))
-    return Summary(model, now, event_of(tags, standing_of(tags, model)[-1]) if now else None, known, None)
+    return Summary(model, now, event_of(known, standing_of(tags, model)[-1]) if now else None, known, None)
 
 
 def previous_champion(tags: list[Tag], model: str) -> Version:
@@ -186,9 +186,10 @@ def previous_champion(tags: list[Tag], model: str) -> Version:
     raise UserError(f"{model} has no earlier champion to go back to: {told}.")
 
 
-def event_of(tags: list[Tag], tag: Tag) -> Event:
+def event_of(known: list[Version], tag: Tag) -> Event:
+    """Return what a tag says. known: the versions of its model."""
     event = "rollback" if tag.facts.get("action") == "rollback" else EVENTS[tag.action]
-    found = version_at(versions_of(tags, tag.model), tag.commit)
+    found = version_at(known, tag.commit)
     version = tag.version or (found.version if found else None)
     return Event(tag.model, event, version, tag.commit, tag.author, tag.time, tag.text, facts_of(tag), tag.name)
 
@@ -199,13 +200,14 @@ def facts_of(tag: Tag) -> dict[str, Any]:
 
 def events_of(tags: list[Tag], model: str) -> list[tuple[tuple, Event]]:
     """Return the events of a model, each with what orders it: assignments by their counters, whatever their dates."""
+    known = versions_of(tags, model)
     dated = []
     latest = None
     for tag in assignments_of(tags, model):
         latest = max(latest, tag.time) if latest else tag.time
-        dated.append(((latest, tag.counter), event_of(tags, tag)))
+        dated.append(((latest, tag.counter), event_of(known, tag)))
     others = [tag for tag in tags if tag.model == model and tag.action in ("register", "deregister")]
-    return dated + [((tag.time, 0), event_of(tags, tag)) for tag in others]
+    return dated + [((tag.time, 0), event_of(known, tag)) for tag in others]
 
 
 def next_version(tags: Tags, model: str) -> str:
@@ -227,8 +229,6 @@ def next_counter(tags: Tags, model: str) -> int:
     return 1 + max((int(match[1]) for match in found if match), default=0)
 
 
-def earliest(tags: list[Tag], target: Version) -> int:
-    """Return the least date of the next assignment, in seconds: after all others, since GTO orders them by date."""
-    return int(
-        max([target.time.timestamp(), *(tag.time.timestamp() + 1 for tag in assignments_of(tags, target.model))])
-    )
+def earliest(tags: list[Tag], model: str) -> int:
+    """Return the least date of the model's next tag, in seconds: after all others, since GTO orders them by date."""
+    return int(max((tag.time.timestamp() + 1 for tag in tags if tag.model == model), default=0))

@@ -3,7 +3,7 @@
 `MODEL@vX.Y.Z` registers a version of a model, `MODEL#champion#N` makes one the champion; N counts up. Git writes them,
 not GTO's functions: of two of these that write the same tag at once, the later overwrites the earlier, while git
 refuses it. And GTO orders assignments by their dates in whole seconds, which are equal in quick succession; here each
-date is at least a second after the previous one.
+tag of a model is dated at least a second after the previous one.
 """
 
 import json

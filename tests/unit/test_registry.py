@@ -360,13 +360,11 @@ def test_a_champion_whose_version_was_deleted_is_named_and_a_promotion_mends_it(
 
 
 def test_what_gto_itself_withdraws_or_deregisters_counts(three):
-    from gto import api
-
     promoted(1, 2)
-    time.sleep(1.1)  # GTO's dates are whole seconds
-    api.unassign(".", MODEL, version="v0.0.2", stage="champion")
+    later = f"@{int(time.time()) + 60} +0000"  # as `gto unassign` and `gto deregister` write them, a minute later
+    run_git(three, "tag", "-a", "-m", "x", "iris_mlp#champion!#3", commit_of(three, 2), GIT_COMMITTER_DATE=later)
     assert champion() == champion_of_gto(MODEL) == "v0.0.1"
-    api.deregister(".", MODEL, version="v0.0.3")
+    run_git(three, "tag", "-a", "-m", "x", "iris_mlp@v0.0.3!", commit_of(three, 3), GIT_COMMITTER_DATE=later)
     assert [version.version for version in registry.versions(MODEL)] == ["v0.0.1", "v0.0.2"]
     with pytest.raises(UserError, match=r"has no version v0.0.3"):
         registry.promote(MODEL, "v0.0.3", "why")
