@@ -149,7 +149,8 @@ def accept(dataset: Dataset, arrival: Path, rows: int, done: Received) -> None:
     target = next_place(paths.batches_folder(dataset.name), arrival)
     move(arrival, target)
     done.accepted.append(target)
-    logger.info("%s: accepted %s, %d rows, as %s", dataset.name, shown(arrival), rows, target)
+    words = "1 row" if rows == 1 else f"{rows:,} rows"
+    logger.info("%s: accepted %s, %s, as %s", dataset.name, shown(arrival), words, target)
 
 
 def reject(dataset: Dataset, arrival: Path, reasons: Reasons, done: Received) -> None:
