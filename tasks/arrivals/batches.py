@@ -91,9 +91,9 @@ def refuse_lost_batches(dataset: str) -> None:
     found = len(files_of(folder)) if folder.is_dir() else 0
     if found < recorded:
         raise UserError(
-            f"{folder} holds {found} files of batches, but {LOCK_FILE} records {recorded}. Run `dvc pull {folder}`, or "
-            f"`dvc checkout {folder}` where DVC's cache has them. If you have removed a batch for good, run "
-            f"`dvc commit --force receive@{dataset}`."
+            f"{folder} lacks batches: it holds {found} of the {recorded} files that {LOCK_FILE} records. Run "
+            f"`dvc pull {folder}`, or `dvc checkout {folder}` where DVC's cache has them. If you have removed a batch "
+            f"for good, run `dvc commit --force receive@{dataset}`."
         )
 
 

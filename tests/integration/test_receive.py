@@ -96,14 +96,14 @@ def test_a_clone_without_its_batches_is_refused_and_begins_no_empty_folder(repos
     for words in ([*DVC, "repro", "ingest@iris"], [*PIPELINE, "ingest@iris"]):
         done = run(*words)
         assert done.returncode != 0
-        assert "data/batches/iris holds 0 files of batches, but dvc.lock records 1. Run `dvc pull" in (
+        assert "data/batches/iris lacks batches: it holds 0 of the 1 files that dvc.lock records. Run `dvc pull" in (
             done.stdout + done.stderr
         )
         assert not (repository / "data/batches").exists()
         assert (repository / "dvc.lock").read_text() == lock
     done = run(sys.executable, "-m", "flows.ingest", "iris")
     assert done.returncode == 1
-    assert "error: data/batches/iris holds 0 files" in done.stderr
+    assert "error: data/batches/iris lacks batches" in done.stderr
 
 
 def test_the_pipeline_takes_what_has_been_received(repository, run):
