@@ -310,6 +310,16 @@ def test_a_folder_is_no_batch_of_numbers():
     assert rejected.is_dir()
 
 
+def test_the_size_of_a_row_counts_every_value():
+    assert [parsing.row_bytes(parsing.arrival_schema(dataset)) for dataset in (IRIS, HOUSING, FASHION, LINE)] == [
+        40,
+        72,
+        792,
+        16,
+    ]
+    assert parsing.row_bytes(pa.schema([("old", pa.bool_()), ("name", pa.string()), ("age", pa.int16())])) == 19
+
+
 def test_more_rows_than_memory_should_hold_are_refused(monkeypatch):
     monkeypatch.setattr(parsing, "MAX_BYTES", 40 * 100)
     rows = IRIS.generate()
