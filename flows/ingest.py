@@ -7,6 +7,7 @@ from config.params import load_params
 from datasets import get_dataset
 from orchestration.command_line import run
 from runtime.atomic_outputs import atomic_files
+from tasks.arrivals.batches import refuse_lost_batches
 from tasks.preparation.add_batches import add_batches_task
 from tasks.preparation.ingest import fetch_task, write_raw_task
 
@@ -17,6 +18,7 @@ def ingest(dataset: str) -> None:
     params = load_params()
     params.dataset(dataset)
     chosen = get_dataset(dataset)
+    refuse_lost_batches(dataset)
     table, batches = add_batches_task(chosen, fetch_task(chosen, params.data.source))
     with atomic_files(paths.RAW, dataset) as folder:
         write_raw_task(chosen, params.data.source, table, folder, batches)

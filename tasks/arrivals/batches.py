@@ -30,9 +30,17 @@ def number_of(entry: Path) -> int:
 
 
 def list_batches(dataset: str) -> list[Path]:
-    """Return the batches of a data set in the order of acceptance."""
-    refuse_unless_folder(paths.batches_folder(dataset))
-    return numbered(paths.batches_folder(dataset))
+    """Return the batches of a data set in the order of acceptance; raises UserError where something else lies there."""
+    folder = paths.batches_folder(dataset)
+    refuse_unless_folder(folder)
+    batches = numbered(folder)
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry not in batches and not entry.name.startswith("."):
+            raise UserError(
+                f"{entry} is no accepted batch: nobody checked it. Move it to {paths.incoming_folder(dataset)} and run "
+                f"`python -m flows.receive {dataset}`."
+            )
+    return batches
 
 
 def safe_name(name: str) -> str:
@@ -80,12 +88,12 @@ def refuse_lost_batches(dataset: str) -> None:
     """
     folder = paths.batches_folder(dataset)
     recorded = recorded_files(dataset)
-    found = sum(len(files_of(batch)) for batch in list_batches(dataset))
+    found = len(files_of(folder)) if folder.is_dir() else 0
     if found < recorded:
         raise UserError(
-            f"{folder} holds {found} files of batches, but {LOCK_FILE} records {recorded}. Run `dvc pull {folder}`, or "
-            f"`dvc checkout {folder}` where DVC's cache has them. If you have removed a batch for good, run "
-            f"`dvc commit --force receive@{dataset}`."
+            f"{folder} lacks batches: it holds {found} of the {recorded} files that {LOCK_FILE} records. Run "
+            f"`dvc pull {folder}`, or `dvc checkout {folder}` where DVC's cache has them. If you have removed a batch "
+            f"for good, run `dvc commit --force receive@{dataset}`."
         )
 
 

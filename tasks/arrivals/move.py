@@ -40,7 +40,7 @@ def move_to_other_disk(source: Path, target: Path) -> None:
     source.rename(moving)
     try:
         if moving.is_dir():
-            shutil.copytree(moving, partial)
+            shutil.copytree(moving, partial, symlinks=True)
         else:
             shutil.copy2(moving, partial)
         flush(partial)

@@ -24,6 +24,7 @@ from tasks.arrivals.failures import MAX_REASONS, Failure, Reasons
 MAX_BYTES = 512 * 2**20  # of an arrival's values in memory
 LABELS = "labels.csv"  # of a folder of pictures
 LABEL_COLUMNS = ("file", "label")
+TEXT_BYTES = 16
 READ_ROWS = 65_536  # of a Parquet file at once
 # What stands for a number in a CSV file. Arrow also takes hexadecimal numbers and words such as "inf".
 FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -85,14 +86,12 @@ def reader_of(dataset: Dataset, path: Path) -> Callable[[Dataset, Path, Reasons]
 
 
 def row_bytes(schema: pa.Schema) -> int:
-    """Return the size of a row in memory."""
-    sizes = [
-        int(np.prod(field.type.shape)) * field.type.value_type.byte_width
-        if isinstance(field.type, pa.FixedShapeTensorType)
-        else field.type.byte_width
-        for field in schema
-    ]
-    return sum(sizes)
+    """Return the size of a row in memory; of a text, that of its place."""
+    total = 0
+    for kind in schema.types:
+        shape, number = (kind.shape, kind.value_type) if isinstance(kind, pa.FixedShapeTensorType) else ((), kind)
+        total += int(np.prod(shape)) * (max(1, number.bit_width // 8) if pa.types.is_primitive(number) else TEXT_BYTES)
+    return total
 
 
 def refuse_too_many(rows: int, schema: pa.Schema) -> None:

@@ -8,11 +8,17 @@ import pyarrow as pa
 
 from datasets.dataset import to_values
 
+ROWS_AT_ONCE = 16_384  # whose values are in memory one by one
+
 
 def row_digests(table: pa.Table, columns: Sequence[str]) -> list[bytes]:
     """Return the SHA-256 of each row, [rows], over the bytes of its values in these columns, little-endian."""
-    parts = [value_bytes(to_values(table[name])) for name in columns]
-    return [hashlib.sha256(b"".join(row)).digest() for row in zip(*parts, strict=True)]
+    digests: list[bytes] = []
+    for first in range(0, table.num_rows, ROWS_AT_ONCE):
+        part = table.slice(first, ROWS_AT_ONCE)
+        values = [value_bytes(to_values(part[name])) for name in columns]
+        digests += [hashlib.sha256(b"".join(row)).digest() for row in zip(*values, strict=True)]
+    return digests
 
 
 def value_bytes(values: np.ndarray) -> list[bytes]:

@@ -163,7 +163,8 @@ def test_deleted_outputs_come_back_from_the_cache(run):
 
 def test_force_runs_the_targets_and_what_they_need(run):
     done = run(*PIPELINE, "--force", "train@iris_mlp")
-    assert re.findall(r"^(\S+) ran in", done.stderr, re.M) == ["ingest@iris", "prepare@iris", "train@iris_mlp"]
+    ran = re.findall(r"^(\S+) ran in", done.stderr, re.M)
+    assert ran == ["receive@iris", "ingest@iris", "prepare@iris", "train@iris_mlp"]
 
 
 def test_dry_says_what_would_run_and_runs_nothing(run):

@@ -154,8 +154,10 @@ def test_the_flow_writes_its_timeline_when_stages_failed(pipeline):
         output = process.communicate(timeout=110)[0]
     assert process.returncode == 1, output
     assert statuses() == {
+        "receive@iris": "ran",
         "ingest@iris": "failed",
         "prepare@iris": "not run",
+        "receive@line": "ran",
         "ingest@line": "ran",
         "prepare@line": "ran",
     }
@@ -168,4 +170,4 @@ def test_the_flow_writes_its_timeline_after_ctrl_c(pipeline):
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=110)[0]
     assert process.returncode == 130, output
-    assert statuses() == {"ingest@iris": "interrupted", "prepare@iris": "not run"}
+    assert statuses() == {"receive@iris": "ran", "ingest@iris": "interrupted", "prepare@iris": "not run"}

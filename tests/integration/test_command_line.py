@@ -82,7 +82,7 @@ def test_a_flow_runs_with_the_network_cut_off(workspace):
     assert (workspace / "data/raw/line.parquet").exists()
 
 
-@pytest.mark.parametrize("flow", ["ingest", "prepare", "train", "lecture_recipe", "baselines", "report"])
+@pytest.mark.parametrize("flow", ["receive", "ingest", "prepare", "train", "lecture_recipe", "baselines", "report"])
 def test_help_does_not_wait_for_tensorflow(workspace, settings, flow):
     command = [sys.executable, "-X", "importtime", "-m", f"flows.{flow}", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=settings)

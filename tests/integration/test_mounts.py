@@ -78,7 +78,7 @@ def test_the_pipeline_runs_where_every_folder_is_a_disk_of_its_own(mounting, oth
     done = in_mounts(script, workspace, PREFECT_API_URL="")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert done.stdout.count("3 stages: 3 unchanged.") == 1
+    assert done.stdout.count("4 stages: 4 unchanged.") == 1
     assert "up to date" in done.stdout
     assert (other_disk / "artifacts/iris_perceptron/model.keras").exists()
     assert not [found for found in hidden_folders(other_disk) if found != other_disk / paths.STAGING.name]

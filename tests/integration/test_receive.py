@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from datasets import get_dataset
 from tests.support.workspaces import DVC, PIPELINE, ROOT, contents, keep_only
 
 pytestmark = pytest.mark.timeout(900)  # many commands of DVC, or a kill at each of a hundred steps
-HEADER = "sepal_length,sepal_width,petal_length,petal_width,species\n"
 
 
 @pytest.fixture
@@ -46,8 +47,15 @@ def put(folder: Path, name: str, content: str, dataset: str = "iris") -> Path:
     return path
 
 
-def rows(number: int) -> str:
-    return HEADER + "".join(f"5.{number},3.5,1.4,0.{digit},0\n" for digit in range(1, 9))
+def new_rows(seed: int, rows: int = 30) -> str:
+    """Return rows like those of the sample of iris, as CSV: rows of it that are moved a little."""
+    rng = np.random.default_rng(seed)
+    sample = get_dataset("iris").generate().to_pandas()
+    taken = sample.iloc[rng.integers(0, len(sample), rows)].copy()
+    for name in sample.columns[:4]:
+        moved = taken[name] + rng.uniform(-0.05, 0.05, rows)
+        taken[name] = moved.clip(sample[name].min(), sample[name].max())
+    return taken.to_csv(index=False)
 
 
 def test_a_batch_makes_its_data_set_anew_and_no_other(repository, run):
@@ -57,17 +65,17 @@ def test_a_batch_makes_its_data_set_anew_and_no_other(repository, run):
     assert sorted(stages_run(first.stdout)) == sorted(stages)
     assert [*(repository / "data/batches/iris").iterdir()] == []
 
-    put(repository, "tonight's rows.csv", rows(1))
-    put(repository, "damaged.csv", rows(2)[:-3])
+    put(repository, "tonight's rows.csv", new_rows(1))
+    put(repository, "damaged.csv", new_rows(2)[:-3])
     received = run(sys.executable, "-m", "flows.receive", "iris")
     assert received.returncode == 0, received.stderr
-    assert "iris: accepted tonight's rows.csv, 8 rows" in received.stderr
+    assert "iris: accepted tonight's rows.csv, 30 rows" in received.stderr
     assert "iris: rejected damaged.csv, 1 reason in data/rejected/iris/0001-damaged.csv.reasons.csv" in received.stderr
 
     again = run(*DVC, "repro", "prepare")
     assert stages_run(again.stdout) == ["receive@iris", "ingest@iris", "prepare@iris"], again.stderr
     facts = json.loads((repository / "data/raw/iris.json").read_text())
-    assert facts["rows"] == facts["source_rows"] + 8
+    assert facts["rows"] == facts["source_rows"] + 30
     assert [batch["name"] for batch in facts["batches"]] == ["0001-tonight_s rows.csv"]
     assert "Data and pipelines are up to date." in run(*DVC, "status", *stages).stdout
     assert stages_run(run(*DVC, "repro", "prepare").stdout) == []
@@ -79,7 +87,7 @@ def test_a_batch_makes_its_data_set_anew_and_no_other(repository, run):
 
 
 def test_a_clone_without_its_batches_is_refused_and_begins_no_empty_folder(repository, run):
-    put(repository, "a.csv", rows(1))
+    put(repository, "a.csv", new_rows(1))
     assert run(*DVC, "repro", "ingest@iris").returncode == 0
     assert json.loads((repository / "data/raw/iris.json").read_text())["batches"]
     shutil.rmtree(repository / "data/batches")
@@ -88,20 +96,20 @@ def test_a_clone_without_its_batches_is_refused_and_begins_no_empty_folder(repos
     for words in ([*DVC, "repro", "ingest@iris"], [*PIPELINE, "ingest@iris"]):
         done = run(*words)
         assert done.returncode != 0
-        assert "data/batches/iris holds 0 files of batches, but dvc.lock records 1. Run `dvc pull" in (
+        assert "data/batches/iris lacks batches: it holds 0 of the 1 files that dvc.lock records. Run `dvc pull" in (
             done.stdout + done.stderr
         )
         assert not (repository / "data/batches").exists()
         assert (repository / "dvc.lock").read_text() == lock
     done = run(sys.executable, "-m", "flows.ingest", "iris")
     assert done.returncode == 1
-    assert "error: data/batches/iris holds 0 files" in done.stderr
+    assert "error: data/batches/iris lacks batches" in done.stderr
 
 
 def test_the_pipeline_takes_what_has_been_received(repository, run):
     assert run(*PIPELINE, "prepare").returncode == 0
     assert run(*PIPELINE, "prepare").stdout == "6 stages: 6 unchanged.\n"
-    put(repository, "a.csv", rows(1))
+    put(repository, "a.csv", new_rows(1))
     assert run(sys.executable, "-m", "flows.receive", "iris").returncode == 0
     dry = run(*PIPELINE, "prepare", "--dry")
     assert dry.stdout.splitlines()[0] == "receive@iris: changed"
@@ -124,10 +132,10 @@ def test_a_kill_at_any_step_loses_nothing_and_the_next_run_completes(dataset, pl
 
 def test_of_two_that_receive_at_once_one_takes_each_arrival(workspace, environment):
     for number in range(1, 30):
-        put(workspace, f"{number:02d}.csv", rows(number))
+        put(workspace, f"{number:02d}.csv", new_rows(number))
     code = (
-        "from datasets import get_dataset; from runtime.errors import UserError; from tasks.arrivals.receive import *\n"
-        "try: receive(get_dataset('iris'))\n"
+        "from datasets import get_dataset; from runtime.errors import UserError; from tasks.arrivals import receive\n"
+        "try: receive.receive(get_dataset('iris'))\n"
         "except UserError as error: print(error)"
     )
     command = [sys.executable, "-c", code]
@@ -143,10 +151,10 @@ def test_of_two_that_receive_at_once_one_takes_each_arrival(workspace, environme
 def test_a_full_disk_is_told_and_the_arrival_stays(workspace, api_url):
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a small file system (root)")
-    path = put(workspace, "a.csv", HEADER + "5.1,3.5,1.4,0.2,0\n" * 10_000)
+    path = put(workspace, "a.csv", new_rows(1, 1_000))
     before = path.read_bytes()
     (workspace / "data/batches").mkdir()
-    script = f"mount -t tmpfs -o size=64k none data/batches && exec '{sys.executable}' -m flows.receive iris"
+    script = f"mount -t tmpfs -o size=32k none data/batches && exec '{sys.executable}' -m flows.receive iris"
     command = ["unshare", "--mount", "sh", "-c", script]
     env = {**os.environ, "PREFECT_API_URL": api_url}
     done = subprocess.run(command, cwd=workspace, env=env, capture_output=True, text=True, check=False)
@@ -157,7 +165,7 @@ def test_a_full_disk_is_told_and_the_arrival_stays(workspace, api_url):
 
 
 def test_a_folder_that_may_not_be_written_is_named(workspace, run_flow):
-    put(workspace, "a.csv", rows(1))
+    put(workspace, "a.csv", new_rows(1))
     (workspace / "data/batches").write_text("")
     done = run_flow("receive", "iris")
     assert done.returncode == 1

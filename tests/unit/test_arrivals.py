@@ -20,7 +20,6 @@ from tasks.arrivals import parse as parsing
 from tasks.arrivals import receive as receiving
 from tasks.arrivals import settle
 from tasks.arrivals.batches import list_batches
-from tasks.arrivals.expectations import Expectations
 from tasks.arrivals.failures import MAX_REASONS, Failure, Reasons
 from tasks.arrivals.parse import parse
 from tasks.arrivals.receive import receive
@@ -34,6 +33,7 @@ SOUND = HEADER + "5.1,3.5,1.4,0.2,0\n6.3,2.9,5.6,1.8,2\n"
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(settle, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(receiving, "read_expectations", lambda dataset: None)
     for name in ("iris", "fashion_mnist", "california_housing"):
         paths.incoming_folder(name).mkdir(parents=True)
     return tmp_path
@@ -310,6 +310,16 @@ def test_a_folder_is_no_batch_of_numbers():
     assert rejected.is_dir()
 
 
+def test_the_size_of_a_row_counts_every_value():
+    assert [parsing.row_bytes(parsing.arrival_schema(dataset)) for dataset in (IRIS, HOUSING, FASHION, LINE)] == [
+        40,
+        72,
+        792,
+        16,
+    ]
+    assert parsing.row_bytes(pa.schema([("old", pa.bool_()), ("name", pa.string()), ("age", pa.int16())])) == 19
+
+
 def test_more_rows_than_memory_should_hold_are_refused(monkeypatch):
     monkeypatch.setattr(parsing, "MAX_BYTES", 40 * 100)
     rows = IRIS.generate()
@@ -432,7 +442,7 @@ def test_a_file_that_cannot_be_read_stays_and_the_others_are_taken(monkeypatch, 
 
 def test_expectations_that_are_not_met_reject_the_file(monkeypatch):
     put("a.csv")
-    monkeypatch.setattr(receiving, "read_expectations", lambda dataset: Expectations())
+    monkeypatch.setattr(receiving, "read_expectations", lambda dataset: "expectations")
     failure = Failure(1, "petal_length", "5.6", "is above 5")
     monkeypatch.setattr(receiving, "check_batch", lambda dataset, table, expectations: [failure])
     [rejected] = receive(IRIS).rejected
@@ -457,7 +467,7 @@ def test_batches_that_dvc_lock_records_and_that_are_not_there_are_never_forgotte
     Path("dvc.lock").write_text(LOCK.format(files=2))
     arrival = put("a.csv")
     for there in range(2):  # no folder; a folder with one of two
-        with pytest.raises(UserError, match=rf"holds {there} files .* records 2\. Run `dvc pull data/batches/iris`"):
+        with pytest.raises(UserError, match=rf"holds {there} of the 2 files .* Run `dvc pull data/batches/iris`"):
             receive(IRIS)
         assert paths.batches_folder("iris").exists() == bool(there)
         assert arrival.exists()

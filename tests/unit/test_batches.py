@@ -92,6 +92,9 @@ def test_without_batches_both_raw_files_are_the_source_alone(folder, name):
     assert [*json.loads(paths.raw_provenance(name).read_text())][-1] == "class_names"
     pq.write_table(source, "alone.parquet", compression="zstd", compression_level=13)
     assert paths.raw_table(name).read_bytes() == Path("alone.parquet").read_bytes()
+    made = prepare(dataset, load_params().dataset(name), table, read_provenance(dataset))
+    write_prepared(made, Path())
+    assert "source_sha256" not in json.loads(Path("schema.json").read_text())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -158,6 +161,13 @@ def test_real_rows_with_batches_are_real_by_their_source(folder):
     paths.raw_provenance("iris").write_text(json.dumps({**values, "source_rows": 149}))
     with pytest.raises(UserError, match="rows is 155, but there are 149 of the source and 5 new"):
         read_provenance(dataset)
+
+
+def test_a_file_that_nobody_has_checked_is_no_batch(folder):
+    path = put_batch("iris", new_rows("iris", 5))
+    path.rename(path.with_name("mine.parquet"))
+    with pytest.raises(UserError, match=r"mine\.parquet is no accepted batch.*Move it to data/incoming/iris"):
+        add_batches(get_dataset("iris"), get_dataset("iris").generate())
 
 
 def test_a_batch_that_was_damaged_after_it_was_accepted_is_named(folder):
