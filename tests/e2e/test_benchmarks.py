@@ -73,6 +73,6 @@ def test_an_unknown_model_is_refused_with_the_names(prepared_workspace):
 
 def test_the_pipeline_was_timed_against_dvc_repro(results):
     graph = results["graph"]
-    assert graph["stages"] == 3  # ingest, prepare and train
+    assert graph["stages"] == 4  # receive, ingest, prepare and train
     assert graph["share_of_repro"] == pytest.approx(graph["pipeline_seconds"] / graph["repro_seconds"])
     assert 0 < graph["status_seconds"] < graph["repro_seconds"]
