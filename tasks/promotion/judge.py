@@ -184,7 +184,7 @@ def compare_models(
     """
     candidate, champion = scored[0], scored[1] if len(scored) > 1 else None
     if isinstance(champion, Unscored):
-        text = f"the champion cannot be compared with: {champion.reason}. Promote a version by hand"
+        text = f"the champion cannot be compared with: {champion.reason}. Run again, or promote a version by hand"
         rule = Rule(name="champion answers", value=None, limit=None, passed=False, text=text)
         return "regression" if isinstance(candidate, Unscored) else "no measurable change", [rule], []
     if isinstance(candidate, Unscored):
