@@ -66,7 +66,7 @@ class LoadLimit(Section):
     tries: a process that takes longer or is killed is started again; wrong answers are not tried twice.
     """
 
-    seconds: Seconds = 120
+    seconds: Seconds = 300
     scoring: Seconds = 1800
     tries: Annotated[int, Field(gt=0, le=MAX_TRIES)] = 2
 

@@ -23,6 +23,7 @@ from tasks.promotion.paired import Paired, compare_accuracy, compare_rmse, holm
 from tasks.promotion.score import Scored, Unscored
 from tasks.promotion.verdict import Comparison, Outcome, Rule
 
+MAX_NAMED = 5  # failed rules in the reason
 NEW_ROWS: Literal["new rows"] = "new rows"
 
 
@@ -156,11 +157,12 @@ def comparison_rule(found: Comparison, metric: str, gates: Gates) -> Rule:
     assert found.margin is not None
     kept = found.low > -found.margin
     worse = is_beyond_chance(found.worse, gates)
-    meaning = "the margin is kept" if kept else "worse than the margin allows" if worse else "within noise"
-    low, high, margin = (gain_text(value, metric) for value in (found.low, found.high, -found.margin))
+    meaning = "" if kept else "; worse beyond chance" if worse else "; within noise"
+    unit = "points" if metric == "accuracy" else "%"
+    gain, low, high = (signed_percent(value) for value in (found.gain, found.low, found.high))
     text = (
-        f"{metric} {found.candidate:.4f}, champion's {found.champion:.4f} on {found.rows:,} rows: gain "
-        f"{gain_text(found.gain, metric)} ({low} to {high}), margin {margin}: {meaning}"
+        f"{metric} {found.candidate:.4f}, champion's {found.champion:.4f}, {found.rows:,} rows: gain {gain} {unit} "
+        f"({low} to {high}), margin {100 * found.margin:g}{meaning}"
     )
     return Rule(name=found.name, value=found.low, limit=-found.margin, passed=kept or not worse, text=text)
 
@@ -169,10 +171,8 @@ def is_beyond_chance(p: float, gates: Gates) -> bool:
     return p < (1 - gates.confidence) / 2
 
 
-def gain_text(gain: float, metric: str) -> str:
-    """Return a gain as people read it: points of an accuracy, or percent of an RMSE."""
-    sign = "−" if gain < 0 else "+"
-    return f"{sign}{abs(100 * gain):.2f} {'points' if metric == 'accuracy' else '%'}"
+def signed_percent(share: float) -> str:
+    return f"{'−' if share < 0 else '+'}{abs(100 * share):.2f}"
 
 
 def load_rules(candidate: Scored | Unscored, limit: LoadLimit) -> list[Rule]:
@@ -256,7 +256,8 @@ def decide(outcome: Outcome, rules: list[Rule], same: bool, reason_to_retrain: s
         reason_to_retrain: such as "new rows arrived"; None if there is none.
     """
     if failed := [rule.name for rule in rules if not rule.passed]:
-        return False, f"{outcome}; rules that failed: {', '.join(failed)}"
+        further = f" and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else ""
+        return False, f"{outcome}; rules that failed: {', '.join(failed[:MAX_NAMED])}{further}"
     if same:
         return False, "the candidate is the champion"
     if outcome == "first":

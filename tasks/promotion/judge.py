@@ -122,7 +122,7 @@ def judge(
 
     Raises:
         UserError: the raw or prepared data is missing or damaged.
-        ValueError: a row is selected twice, or there is no such row.
+        ValueError: a row is selected twice, there is no such row, or valid has fewer than two.
         OSError: the disk is full.
     """
     recipe = load_params().model(model)
@@ -184,7 +184,7 @@ def compare_models(
     """
     candidate, champion = scored[0], scored[1] if len(scored) > 1 else None
     if isinstance(champion, Unscored):
-        text = f"the champion cannot be compared with: {champion.reason}. Promote a version by hand"
+        text = f"the champion cannot be compared with: {champion.reason}. Run again, or promote a version by hand"
         rule = Rule(name="champion answers", value=None, limit=None, passed=False, text=text)
         return "regression" if isinstance(candidate, Unscored) else "no measurable change", [rule], []
     if isinstance(candidate, Unscored):
@@ -209,8 +209,8 @@ def take_rows(raw: pa.Table, rows: RowSelection) -> pa.Table:
     chosen = np.concatenate([rows.valid, rows.test])
     if len(np.unique(chosen)) < len(chosen) or not np.isin(rows.new, rows.valid).all():
         raise ValueError("a row is selected twice, or a new row is none of valid")
-    if not len(rows.valid) or chosen.min() < 0 or chosen.max() >= raw.num_rows:
-        raise ValueError(f"no rows, or numbers of no raw row of {raw.num_rows}")
+    if len(rows.valid) < 2 or chosen.min() < 0 or chosen.max() >= raw.num_rows:
+        raise ValueError(f"fewer than two rows of valid, or numbers of no raw row of {raw.num_rows}")
     return raw.take(chosen)
 
 

@@ -76,13 +76,25 @@ class Comparison(Contract):
 
 
 class Rule(Contract):
-    """A rule of the gates. value, limit: None where the rule has no number. text: both in words, or what is wrong."""
+    """A rule of the gates.
+
+    value, limit: None where the rule has no number. Of a comparison they are the lower end of the gain's interval and
+    minus the margin. text: both in words, or what is wrong.
+    """
 
     name: str
     value: Number | None
     limit: Number | None
     passed: bool
     text: str
+
+    @property
+    def result(self) -> str:
+        """Whether it is kept; of a comparison that passes below its limit, why."""
+        if not self.passed:
+            return "failed"
+        is_below = self.value is not None and self.limit is not None and self.value <= self.limit < 0
+        return "within noise" if is_below else "kept"
 
 
 class Verdict(Contract):
@@ -136,13 +148,13 @@ def to_markdown(verdict: Verdict) -> str:
     lines = [f"# {verdict.model}: {verdict.outcome}, {decision}", "", f"{sentence(verdict.reason)}.", ""]
     parts = {found.name for found in verdict.comparisons if found.kind == "part"}
     kept = sum(rule.passed for rule in verdict.rules if rule.name in parts)
-    lines += ["| rule | value | limit | | |", "|---|---|---|---|---|"]
+    lines += ["| rule | value | limit | result | in words |", "|---|---|---|---|---|"]
     for rule in sorted(verdict.rules, key=lambda rule: rule.passed):
         if rule.passed and rule.name in parts:
             continue
         values = " | ".join("–" if number is None else f"{number:.4g}" for number in (rule.value, rule.limit))
-        mark = "✓" if rule.passed else "✗ failed"
-        lines.append(f"| {cell(rule.name)} | {values} | {mark} | {cell(rule.text)} |")
+        mark = "✓" if rule.passed else "✗"
+        lines.append(f"| {cell(rule.name)} | {values} | {mark} {rule.result} | {cell(rule.text)} |")
     if kept:
         lines += ["", f"Of {len(parts)} classes, slices and sets of new rows, {kept} keep their rule."]
     lines += ["", f"| {verdict.metric} | candidate | champion |", "|---|---|---|"]

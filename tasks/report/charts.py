@@ -471,10 +471,10 @@ def class_balance(counts: dict[str, dict[str, int]]) -> Chart:
 def gains(verdict: PromotionVerdict) -> Chart:
     """Draw by how much a candidate is better than the champion, with intervals, and the margins.
 
-    Of the classes and slices, those are drawn whose interval comes closest to the margin, or passes it.
+    Of the parts, the new rows are drawn, and those whose interval comes closest to the margin or passes it.
     """
     parts = [found for found in verdict.comparisons if found.kind == "part"]
-    parts = sorted(parts, key=lambda found: found.low + (found.margin or 0))[:MAX_PARTS]
+    parts = sorted(parts, key=lambda found: (found.name != "new rows", found.low + (found.margin or 0)))[:MAX_PARTS]
     shown = [found for found in verdict.comparisons if found.kind == "valid"] + parts
     shown += [found for found in verdict.comparisons if found.kind == "test"]
     failed = {rule.name for rule in verdict.failed}

@@ -163,7 +163,7 @@ def test_new_rows_are_those_of_valid_and_no_row_of_train_is_judged(judged):
 
 
 @pytest.mark.parametrize(
-    "rows", [([0, 0], [], []), ([0, 1], [2], []), ([0], [], [0]), ([0, 150], [], []), ([], [], [1]), ([-1], [], [])]
+    "rows", [([0, 0], [], []), ([0, 1], [2], []), ([0], [], [0]), ([0, 150], [], []), ([1], [], [2]), ([-1, 1], [], [])]
 )
 def test_a_selection_that_makes_no_sense_is_refused(judged, rows):
     selection = RowSelection(*(np.array(part, np.int64) for part in rows))

@@ -138,6 +138,26 @@ def test_the_artifact_names_what_failed_first_and_counts_the_parts_that_passed()
     assert {rule.name for rule in verdict.failed} <= {row.split("|")[1].strip() for row in rows}
 
 
+def test_the_reason_names_a_few_rules_and_counts_the_others():
+    rules = [FAILED.model_copy(update={"name": f"class {number}"}) for number in range(40)]
+    assert decide("regression", rules, False, None)[1].endswith("class 3, class 4 and 35 more")
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "passed", "result"),
+    [
+        (-0.3, -0.1, False, "failed"),
+        (-0.3, -0.1, True, "within noise"),
+        (-0.05, -0.1, True, "kept"),
+        (1.0, 2.0, True, "kept"),
+        (None, None, True, "kept"),
+        (None, 60.0, False, "failed"),
+    ],
+)
+def test_a_rule_that_passes_below_its_limit_is_within_noise(value, limit, passed, result):
+    assert Rule(name="any", value=value, limit=limit, passed=passed, text="").result == result
+
+
 def test_a_verdict_on_equal_models_promotes_for_new_rows():
     verdict = make_verdict("iris_mlp", worse=0.0)
     assert (verdict.outcome, verdict.promote, verdict.failed) == ("no measurable change", True, [])
