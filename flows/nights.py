@@ -34,7 +34,7 @@ from tasks.promotion.verdict import FILE as VERDICT
 from tasks.promotion.verdict import Verdict, read_verdict
 
 FOLDER = Path("nights")
-DATASET, MODEL = "california_housing", "housing_mlp"
+DATASET, MODEL, BASELINE = "california_housing", "housing_mlp", "dummy_housing"
 WORKTREE = paths.RETRAIN / "workspace"
 PARTS = 10  # into which the rows that are not the source's are divided
 SEED = 42
@@ -125,13 +125,14 @@ def make_workspace(folder: Path, source: pa.Table) -> None:
 
 
 def keep_model(target: Path) -> None:
-    """Write params.yaml with MODEL and its data set alone."""
+    """Write params.yaml with MODEL, its data set and one baseline alone."""
     yaml = YAML()
     params = yaml.load(paths.PARAMS)
     params["datasets"] = {DATASET: params["datasets"][DATASET]}
     params["models"] = {MODEL: params["models"][MODEL]}
     params["gates"] = {DATASET: {**params["gates"][DATASET], "models": {}}}
-    for section in ("lecture_recipes", "baselines", "notes"):
+    params["baselines"] = {BASELINE: params["baselines"][BASELINE]}
+    for section in ("lecture_recipes", "notes"):
         params[section] = {}
     yaml.dump(params, target)
 
