@@ -30,8 +30,8 @@ from orchestration.command_line import (
 )
 from orchestration.dvc.graph import Plan, read_plan, target_names
 from orchestration.dvc.lockfile import locked_stages, put_in_order
+from orchestration.dvc.patches import reading_instead
 from orchestration.dvc.reproduce import reproduce
-from orchestration.dvc.yaml_cache import reading_instead
 from orchestration.executors.executor import Executor, ExecutorKind, open_executor
 from orchestration.executors.local import Stopped, start_fork_server
 from orchestration.experiment import experiment, refuse_without_commits, restored_workspace

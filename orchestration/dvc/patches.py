@@ -3,19 +3,36 @@
 tests/unit/test_library_contracts.py fails when DVC changes what a replacement relies on.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import dvc.stage.run
-import dvc.utils.serialize._yaml
-import dvc.utils.strictyaml
 from dvc.dvcfile import Lockfile
+from dvc.utils.serialize import _yaml
 
 from orchestration.dvc.lockfile import dump_stages
 from orchestration.dvc.reproduce import run_commands
-from orchestration.dvc.yaml_cache import parse_yaml
 
 
 def patch_dvc() -> None:
-    """Replace how DVC runs a command, writes an entry of dvc.lock, and parses YAML; a second call changes nothing."""
+    """Replace how DVC runs a command and writes an entry of dvc.lock; a second call changes nothing."""
     dvc.stage.run.cmd_run = run_commands
     Lockfile.dump_stages = dump_stages
-    dvc.utils.serialize._yaml.parse_yaml = parse_yaml
-    dvc.utils.strictyaml.parse_yaml = parse_yaml
+
+
+@contextmanager
+def reading_instead(file: Path, content: str | None) -> Iterator[None]:
+    """Make DVC read `content` instead of that of params.yaml, at `file`, in the block; None: read the file."""
+    parse = _yaml.parse_yaml
+
+    def parse_instead(text: str, path: str, typ: str = "safe") -> Any:
+        ours = content is not None and Path(path).absolute() == file.absolute()
+        return parse(content if ours else text, path, typ)
+
+    _yaml.parse_yaml = parse_instead
+    try:
+        yield
+    finally:
+        _yaml.parse_yaml = parse

@@ -20,8 +20,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import dvc.stage.run
-import dvc.utils.serialize._yaml
-import dvc.utils.strictyaml
 import pytest
 from dvc.dvcfile import Lockfile
 
@@ -31,8 +29,6 @@ from tests.support.workspaces import ROOT
 REPLACED = [
     (dvc.stage.run, "cmd_run", dvc.stage.run.cmd_run),
     (Lockfile, "dump_stages", Lockfile.dump_stages),
-    (dvc.utils.serialize._yaml, "parse_yaml", dvc.utils.serialize._yaml.parse_yaml),
-    (dvc.utils.strictyaml, "parse_yaml", dvc.utils.strictyaml.parse_yaml),
 ]
 
 
@@ -167,34 +163,23 @@ def test_dvc_records_a_stage_by_dump_stages(project, monkeypatch):
 
 @contract(
     "dvc",
-    "dvc.yaml and dvc.lock are read by strictyaml.parse_yaml, params.yaml by serialize._yaml.parse_yaml",
+    "params.yaml is read by serialize._yaml.parse_yaml",
     "orchestration/dvc/patches.py",
-    "orchestration/dvc/yaml_cache.py",
 )
-def test_dvc_parses_all_yaml_by_two_names_of_one_function(project, monkeypatch):
-    import dvc.utils.strictyaml
+def test_dvc_reads_the_parameters_that_it_is_given_instead(project):
     from dvc.utils.serialize import _yaml
 
-    files: dict[str, set[str]] = {"strictyaml": set(), "serialize": set()}
-    original = _yaml.parse_yaml
+    from orchestration.dvc.patches import reading_instead
 
-    def counting(name: str) -> Any:
-        def parse_yaml(text, path, typ="safe"):
-            files[name].add(Path(path).name)
-            return original(text, path, typ)
-
-        return parse_yaml
-
-    assert dvc.utils.strictyaml.parse_yaml is original
-    assert [*inspect.signature(original).parameters] == ["text", "path", "typ"]
+    assert [*inspect.signature(_yaml.parse_yaml).parameters] == ["text", "path", "typ"]
     with fresh_repo() as repo:
         repo.reproduce("first", single_item=True)
-    monkeypatch.setattr(dvc.utils.strictyaml, "parse_yaml", counting("strictyaml"))
-    monkeypatch.setattr(_yaml, "parse_yaml", counting("serialize"))
+        assert not repo.status(["first"])
+    changed = Path("params.yaml").read_text().replace("1", "2")
+    with reading_instead(Path("params.yaml"), changed), fresh_repo() as repo:
+        assert repo.status(["first"])
     with fresh_repo() as repo:
-        repo.status()
-    assert {"dvc.yaml", "dvc.lock"} <= files["strictyaml"]
-    assert files["serialize"] == {"params.yaml"}
+        assert not repo.status(["first"])
 
 
 @contract(
