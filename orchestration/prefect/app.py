@@ -22,7 +22,8 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, get_current_se
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-HOSTS = ["127.0.0.1", "localhost"]
+# The last is how the server calls itself, for its automations; no page can have that name.
+HOSTS = ["127.0.0.1", "localhost", "prefect-in-memory"]
 
 
 class WritingSqliteConfiguration(AioSqliteConfiguration):

@@ -1,10 +1,13 @@
 """What the server of `make ui` does by itself: it calls a webhook, and crashes runs that have gone silent."""
 
 import json
+import os
 import shutil
 import signal
 import threading
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -39,23 +42,18 @@ def calls() -> Iterator[list[dict]]:
 
 
 @pytest.fixture
-def ui(calls, small, environment, monkeypatch) -> Iterator[Ui]:
-    import os
-
-    shutil.copy(ROOT / "prefect.yaml", small)
-    ui = start_ui(small, {**environment, WEBHOOK: os.environ[WEBHOOK]})
+def ui(calls, finished, environment) -> Iterator[Ui]:
+    shutil.copy(ROOT / "prefect.yaml", finished)
+    ui = start_ui(finished, {**environment, WEBHOOK: os.environ[WEBHOOK]})
     yield ui
     ui.process.send_signal(signal.SIGINT)
     ui.wait()
-    for process in processes(small):
+    for process in processes(finished):
         process.kill()
 
 
 def emit(ui: Ui, event: str, resource: str, **payload: str) -> None:
     """Record an event on the server of the UI as a flow does."""
-    import uuid
-    from datetime import UTC, datetime
-
     body = {
         "id": str(uuid.uuid4()),
         "occurred": datetime.now(UTC).isoformat(),

@@ -284,7 +284,7 @@ def test_a_server_of_the_users_gets_what_the_user_has_set_for_it(run, tmp_path):
         done = run("pipeline", "ingest@line", "--force", PREFECT_API_URL=address, PREFECT_API_AUTH_STRING="me:mine")
         assert done.returncode == 0, done.stdout + done.stderr
         runs = httpx.post(f"{address}/flow_runs/count", json={}, auth=("me", "mine"), timeout=60)
-        assert runs.json() == 2  # the pipeline's, and that of its stage
+        assert runs.json() == 3  # the pipeline's, and those of two stages
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Ui:
         address = f"http://127.0.0.1:{self.port}/api/{path}"
         response = httpx.request(method, address, json=json or fields or None, auth=auth, timeout=60, trust_env=False)
         response.raise_for_status()
-        return response.json()
+        return response.json() if response.content else None
 
     def said(self) -> str:
         return self.output.read_text()
