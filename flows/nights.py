@@ -38,6 +38,7 @@ DATASET, MODEL, BASELINE = "california_housing", "housing_mlp", "dummy_housing"
 WORKTREE = paths.RETRAIN / "workspace"
 PARTS = 10  # into which the rows that are not the source's are divided
 SEED = 42
+NAME = "heaviside"  # of the author of commits in nights/
 DOLLARS = 10_000  # of the unit of MedInc
 # Appended to the data set's file in nights/: its source are the rows of a file.
 SOURCE = """
@@ -117,11 +118,12 @@ def make_workspace(folder: Path, source: pa.Table) -> None:
     code = folder / f"datasets/{DATASET}.py"
     code.write_text(code.read_text(encoding="utf-8") + SOURCE.format(sha256=checksum(source)), encoding="utf-8")
     keep_model(folder / paths.PARAMS)
-    user = ["-c", "user.name=Heaviside", "-c", "user.email=heaviside@localhost"]
-    for command in (["git", "init"], [*DVC, "init"], ["git", "add", "."], ["git", *user, "commit", "-m", "Begin"]):
-        subprocess.run([*command, "--quiet"], cwd=folder, check=True)
-    for key, value in (("user.name", "Heaviside"), ("user.email", "heaviside@localhost")):
-        subprocess.run(["git", "config", key, value], cwd=folder, check=True)
+    author = [
+        ["git", "config", f"user.{key}", value] for key, value in (("name", NAME), ("email", f"{NAME}@localhost"))
+    ]
+    begin = ["git", "commit", "--quiet", "--message", "Begin"]
+    for command in (["git", "init", "--quiet"], *author, [*DVC, "init", "--quiet"], ["git", "add", "."], begin):
+        subprocess.run(command, cwd=folder, check=True)
 
 
 def keep_model(target: Path) -> None:
