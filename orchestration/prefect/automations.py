@@ -45,7 +45,7 @@ CRASH = "heaviside: crash a run that has gone silent"
 
 
 def tell_of(event: str, resource: str, **payload: str) -> None:
-    """Record an event that the webhook is told of.
+    """Record an event that the webhook gets.
 
     Args:
         event: BATCH_REJECTED or MODEL_PROMOTED.

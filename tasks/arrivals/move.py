@@ -1,7 +1,7 @@
 """Move an arrival whole: by one rename, after which it is in its new place and nowhere else.
 
 Between two disks it is copied under a hidden name, and the copy is renamed. Meanwhile the original lies in a hidden
-folder beside it, from which the next run tells what a killed one has done.
+folder next to it, from which the next run tells what a killed one has done.
 """
 
 import os
