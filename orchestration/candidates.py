@@ -11,6 +11,7 @@ from config import paths
 from config.params import load_params
 from datasets import get_dataset
 from orchestration import registry
+from orchestration.dvc.lockfile import LOCK_FILE
 from orchestration.git import git
 from orchestration.registry_state import Version
 from runtime.stderr import quiet_stderr
@@ -18,7 +19,6 @@ from tasks.data.raw import read_provenance
 from tasks.promotion.verdict import FILE, Verdict, read_verdict
 from tasks.publishing.checksums import tree_sha256
 
-LOCK_FILE = "dvc.lock"
 CHAMPIONS = paths.RETRAIN / "champions"
 # What a version's tag holds: how many raw rows there were, and the SHA-256 of the SavedModel.
 ROWS, DIGEST = "rows", "sha256"

@@ -11,7 +11,6 @@ from tasks.promotion.verdict import Verdict
 
 PAGE = Path("nights.html")
 PICTURE = Path("nights.png")
-COLUMNS = ("night", "arrived", "result", "candidate", "champion before")
 TEMPLATE = Template(
     """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Nights of {{ model }}</title>

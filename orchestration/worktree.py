@@ -11,6 +11,7 @@ from pathlib import Path
 
 from config import paths
 from orchestration.dvc.graph import open_repo
+from orchestration.dvc.lockfile import LOCK_FILE
 from orchestration.git import GitError
 from orchestration.git import git as run_git
 from runtime.errors import UserError
@@ -18,7 +19,6 @@ from runtime.errors import UserError
 FOLDER = paths.RETRAIN / "workspace"
 # The commit of the last run in the worktree.
 LAST = "refs/heaviside/retrain"
-LOCK_FILE = "dvc.lock"
 # What a run changes of the files that git keeps.
 RESULTS = (LOCK_FILE, "artifacts", "reports")
 # Not the user's hooks, and no signature for which git would ask a passphrase: nobody is watching.

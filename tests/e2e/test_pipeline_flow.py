@@ -11,15 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import boto3
 import httpx
 import psutil
 import pytest
 from distributed import Client
-from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
 from orchestration.prefect.server import free_port
+from tests.support.s3 import s3_remote
 from tests.support.servers import serve
 from tests.support.workspaces import DVC, PIPELINE, contents, edit_params
 
@@ -408,21 +407,8 @@ def test_a_cluster_that_does_not_answer_is_named(run):
 
 @pytest.fixture
 def s3(finished, settings) -> Iterator[None]:
-    """A remote of the repository, on a real S3 server on this machine."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    keys = {"aws_access_key_id": "any", "aws_secret_access_key": "any"}
-    boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(Bucket="store")
-    for words in (
-        ["remote", "add", "--force", "--default", "store", "s3://store/cache"],
-        ["remote", "modify", "store", "endpointurl", address],
-        ["remote", "modify", "store", "access_key_id", "any"],
-        ["remote", "modify", "store", "secret_access_key", "any"],
-    ):
-        subprocess.run([*DVC, *words], cwd=finished, env=settings, check=True, capture_output=True)
-    yield
-    server.stop()
+    with s3_remote(finished, settings):
+        yield
 
 
 def test_another_clone_gets_the_results_from_s3_and_has_nothing_to_do(run, s3, finished, settings, tmp_path):

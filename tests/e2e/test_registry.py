@@ -6,11 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from orchestration import registry
+from tests.support.s3 import s3_remote
 from tests.support.workspaces import DVC
 
 MODEL = "iris_mlp"
@@ -26,22 +25,9 @@ print(json.dumps({name: value.numpy().tolist() for name, value in answer(**rows)
 
 @pytest.fixture
 def s3(small, settings) -> Iterator[None]:
-    """A remote of the repository, on a real S3 server on this machine."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    keys = {"aws_access_key_id": "any", "aws_secret_access_key": "any"}
-    boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(Bucket="store")
-    for words in (
-        ["remote", "add", "--default", "store", "s3://store/cache"],
-        ["remote", "modify", "store", "endpointurl", address],
-        ["remote", "modify", "store", "access_key_id", "any"],
-        ["remote", "modify", "store", "secret_access_key", "any"],
-    ):
-        subprocess.run([*DVC, *words], cwd=small, env=settings, check=True, capture_output=True)
-    subprocess.run(["git", "commit", "--quiet", "--all", "-m", "the remote"], cwd=small, env=settings, check=True)
-    yield
-    server.stop()
+    with s3_remote(small, settings):
+        subprocess.run(["git", "commit", "--quiet", "--all", "-m", "the remote"], cwd=small, env=settings, check=True)
+        yield
 
 
 def test_another_clone_gets_the_champion_and_predicts_the_same(s3, small, settings, tmp_path, monkeypatch):
