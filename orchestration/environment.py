@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from orchestration.streams import make_streams_lenient, open_standard_streams
+from runtime.disk import explain
 from runtime.errors import UserError
 from runtime.stderr import quiet_stderr
 from runtime.variables import PIPELINE_PROCESS
@@ -176,7 +177,7 @@ def refuse_unusable() -> None:
 
 
 def refuse_faulty_prefect() -> None:
-    """Raise UserError if Prefect cannot read the settings that are passed on to it."""
+    """Raise UserError if Prefect cannot read the settings that are passed on to it, or its home is another user's."""
     if "prefect" in sys.modules:
         return
     from pydantic import ValidationError
@@ -186,9 +187,11 @@ def refuse_faulty_prefect() -> None:
         try:
             from prefect.settings import Settings
 
-            Settings()
+            Settings().profiles_path.exists()  # Prefect asks when it is imported
         except ValidationError as error:
             faults = error.errors()
+        except OSError as error:
+            raise UserError(explain(error) or str(error)) from None
     if not faults:
         return
     wrong = str(faults[0].get("input"))

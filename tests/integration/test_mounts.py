@@ -122,14 +122,20 @@ def of_another_user(other_disk) -> Path:
     return workspace
 
 
+@pytest.mark.parametrize("home", ["no Prefect home", "a Prefect home"])
 @pytest.mark.parametrize("words", [("flows.ingest", "iris"), ("flows.pipeline",), ("flows.demo",)])
-def test_a_workspace_of_another_user_is_told_with_folder_and_remedy(of_another_user, words):
+def test_a_workspace_of_another_user_is_told_with_folder_and_remedy(of_another_user, words, home):
+    shutil.rmtree(of_another_user / ".prefect", ignore_errors=True)
+    if home == "a Prefect home":  # as a server of theirs makes it
+        (of_another_user / ".prefect").mkdir(mode=0o700)
+        os.chown(of_another_user / ".prefect", 65534, 65534)
     done = run_plainly(of_another_user, *words, before=NO_PASS)
     assert_one_message(done, str(of_another_user), "Permission denied", "chown, chmod")
 
 
 def test_a_folder_of_another_user_is_told_before_the_work(of_another_user):
-    os.chown(of_another_user, 0, 0)
+    for entry in (of_another_user, *of_another_user.glob(".prefect")):
+        os.chown(entry, 0, 0)
     (of_another_user / "data/raw").mkdir(parents=True)
     os.chown(of_another_user / "data/raw", 65534, 65534)
     done = run_plainly(of_another_user, "flows.ingest", "iris", before=NO_PASS)
