@@ -57,9 +57,9 @@ def retrain(models: list[Model] | None = None, datasets: list[DatasetName] | Non
     with restored_workspace():
         params = load_params()
         chosen = [*(models or params.models)]
-        for name in datasets or params.datasets:
-            take_arrivals(get_dataset(name))
         folder = open_worktree()
+        for name in datasets or params.datasets:
+            take_arrivals(get_dataset(name), folder)
         warn_of_uncommitted()
         for name in params.datasets:
             of_it = [model for model in chosen if params.model(model).dataset == name]
@@ -76,9 +76,9 @@ def retrain(models: list[Model] | None = None, datasets: list[DatasetName] | Non
         raise UserError("some stages failed; the log of the run `pipeline` says why. What did not fail is judged.")
 
 
-def take_arrivals(dataset: Dataset) -> None:
-    """Accept or reject what has arrived, and tell of each rejected batch."""
-    for rejected in receive_task(dataset).rejected:
+def take_arrivals(dataset: Dataset, folder: Path) -> None:
+    """Accept or reject what has arrived, and tell of each rejected batch. folder: the workspace with the known rows."""
+    for rejected in receive_task(dataset, folder).rejected:
         tell_of(BATCH_REJECTED, f"dataset.{dataset.name}", dataset=dataset.name, batch=rejected.name)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from config import paths
-from config.gates import Gates
+from config.gates import Gates, LoadLimit
 from datasets.dataset import Dataset
 from orchestration import registry
 from orchestration.candidates import fetch_champion
@@ -50,7 +50,7 @@ def bring_batches(dataset: Dataset, models: list[str], gates: Gates, folder: Pat
     for batch in list_batches(dataset.name):
         if (place / batch.name).exists():
             continue
-        drift = drift_of(dataset, batch, models, folder)
+        drift = drift_of(dataset, batch, models, gates.load, folder)
         if drift and drift.alarm and gates.drift == "block":
             found.append(NewBatch(batch.name, drift, keep_out(dataset, batch, drift)))
             continue
@@ -59,13 +59,14 @@ def bring_batches(dataset: Dataset, models: list[str], gates: Gates, folder: Pat
     return found
 
 
-def drift_of(dataset: Dataset, batch: Path, models: list[str], folder: Path) -> Drift | None:
+def drift_of(dataset: Dataset, batch: Path, models: list[str], limit: LoadLimit, folder: Path) -> Drift | None:
     """Measure and record the drift of a batch against the train rows of `folder`; None where these are not made yet.
 
     Args:
         dataset: whose rows they are.
         batch: the accepted file or folder.
         models: whose champions' predictions are compared.
+        limit: of the time that a champion may take to load and to predict.
         folder: the workspace of `retrain`.
     """
     table, _ = parse(dataset, batch)
@@ -77,23 +78,24 @@ def drift_of(dataset: Dataset, batch: Path, models: list[str], folder: Path) -> 
             from tasks.arrivals.drift_record import write_drift
             from tasks.arrivals.train_rows import read_train_rows
         train, _ = read_train_rows(dataset)
-        drift = measure_drift(dataset, train, table, batch.name, predictions(dataset, models, train, table))
+        predicted = predictions(dataset, models, limit, train, table)
+        drift = measure_drift(dataset, train, table, batch.name, predicted)
         write_drift(drift)
         return drift
 
 
 def predictions(
-    dataset: Dataset, models: list[str], train: pa.Table, batch: pa.Table
+    dataset: Dataset, models: list[str], limit: LoadLimit, train: pa.Table, batch: pa.Table
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return what the champions answer to the train rows and to the batch: numbers [rows, 1] or probabilities.
 
     Args:
         dataset: whose rows they are.
         models: of that data set; one without a champion that answers is left out.
+        limit: of the time that it may take.
         train: raw rows.
         batch: raw rows.
     """
-    from config.gates import LoadLimit
     from tasks.promotion.score import MAIN_OUTPUT, Scored, score, write_rows
 
     columns = list(dataset.features)
@@ -103,7 +105,7 @@ def predictions(
         write_rows(pa.concat_tables([train.select(columns), batch.select(columns)]), rows)
         for model in models:
             champion = registry.champion(model)
-            scored = score(fetch_champion(champion), rows, LoadLimit()) if champion else None
+            scored = score(fetch_champion(champion), rows, limit) if champion else None
             if isinstance(scored, Scored):
                 answers = scored.outputs[MAIN_OUTPUT]
                 found[model] = answers[: train.num_rows], answers[train.num_rows :]

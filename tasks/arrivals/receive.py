@@ -9,18 +9,21 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 from prefect import task
 
 from config import paths
 from datasets.dataset import Dataset
 from runtime.atomic_outputs import staging
 from runtime.disk import explain, refuse_unless_folder, refuse_unwritable
+from runtime.errors import UserError
 from tasks.arrivals.batches import equal_to, list_batches, number_of, numbered, refuse_lost_batches, safe_name
 from tasks.arrivals.expectations import Expectations, check_batch, read_expectations
 from tasks.arrivals.failures import Reasons
 from tasks.arrivals.move import move, recover, write_flushed
 from tasks.arrivals.parse import parse
 from tasks.arrivals.settle import Snapshot, settled, try_snapshot
+from tasks.data.files import read_table
 
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")  # endings of files that a program still writes
 REASONS = ".reasons.csv"  # after the name of a rejected arrival
@@ -40,8 +43,12 @@ class Received:
     left: list[Path] = field(default_factory=list)
 
 
-def receive(dataset: Dataset) -> Received:
+def receive(dataset: Dataset, workspace: Path = Path()) -> Received:
     """Accept or reject each arrival of a data set, in the order of their names.
+
+    Args:
+        dataset: whose rows have arrived.
+        workspace: that has the data set's raw rows, if there are any yet; a batch of rows known there is rejected.
 
     Raises:
         UserError: batches that dvc.lock records are missing, another run receives, or a folder cannot be used.
@@ -61,8 +68,9 @@ def receive(dataset: Dataset) -> Received:
             refuse_unwritable(incoming)
             refuse_unwritable(rejected)
             expectations, complete = read_expectations(dataset), settled(arrivals)
+            known = workspace / paths.raw_table(dataset.name)
             for arrival in arrivals:
-                file_arrival(dataset, arrival, complete.get(arrival), expectations, done)
+                file_arrival(dataset, arrival, complete.get(arrival), expectations, known, done)
     if not (done.accepted or done.rejected or done.left):
         logger.info("%s: nothing has arrived in %s", dataset.name, incoming)
     return done
@@ -87,7 +95,12 @@ def list_arrivals(incoming: Path, done: Received) -> list[Path]:
 
 
 def file_arrival(
-    dataset: Dataset, arrival: Path, before: Snapshot | None, expectations: Expectations | None, done: Received
+    dataset: Dataset,
+    arrival: Path,
+    before: Snapshot | None,
+    expectations: Expectations | None,
+    known: Path,
+    done: Received,
 ) -> None:
     """Accept, reject or leave one arrival.
 
@@ -96,13 +109,14 @@ def file_arrival(
         arrival: the file or folder.
         before: it as it was found complete; None: it is still being written.
         expectations: that its rows must meet; None: there are none.
+        known: the table of the data set's raw rows, which may be missing.
         done: gets what becomes of it.
 
     Raises:
         OSError: it cannot be moved.
     """
     try:
-        rows, reasons = check(dataset, arrival, expectations) if before else (0, Reasons())
+        rows, reasons = check(dataset, arrival, expectations, known) if before else (0, Reasons())
     except OSError as error:
         leave(arrival, f"cannot be read: {explain(error) or error}", done)
         return
@@ -114,13 +128,14 @@ def file_arrival(
         accept(dataset, arrival, rows, done)
 
 
-def check(dataset: Dataset, arrival: Path, expectations: Expectations | None) -> tuple[int, Reasons]:
+def check(dataset: Dataset, arrival: Path, expectations: Expectations | None, known: Path) -> tuple[int, Reasons]:
     """Return how many rows an arrival has, and the reasons against it.
 
     Args:
         dataset: whose rows it should hold.
         arrival: the file or folder.
         expectations: that its rows must meet; None: there are none.
+        known: the table of the data set's raw rows, which may be missing.
 
     Raises:
         OSError: it cannot be read.
@@ -133,8 +148,16 @@ def check(dataset: Dataset, arrival: Path, expectations: Expectations | None) ->
     if table is None:
         return 0, reasons
     if expectations:
-        reasons.add(check_batch(dataset, table, expectations))
+        reasons.add(check_batch(dataset, table, expectations, known_rows(dataset, known)))
     return table.num_rows, reasons
+
+
+def known_rows(dataset: Dataset, path: Path) -> pa.Table | None:
+    """Return the raw rows of a data set; None where `ingest` has not made them, or must make them again."""
+    try:
+        return read_table(path, f"ingest@{dataset.name}")
+    except UserError:
+        return None
 
 
 def accept(dataset: Dataset, arrival: Path, rows: int, done: Received) -> None:

@@ -44,7 +44,8 @@ def slices(
 ) -> dict[str, np.ndarray]:
     """Return the parts of the valid rows that are compared by themselves: bool [rows], by name.
 
-    They are the new rows, the classes, and each quarter of the rows by a feature or by the quantity to predict.
+    They are the new rows, the classes, and each quarter of the rows by a feature. Quarters by the quantity to predict
+    are none: a model that predicts too low for everybody is the better one where that quantity is low.
 
     Args:
         truth: class numbers or quantities.
@@ -55,8 +56,7 @@ def slices(
     """
     parts: dict[str, np.ndarray] = {NEW_ROWS: new}
     parts |= {f"class {name}": truth == number for number, name in enumerate(class_names)}
-    columns = features if class_names else features.assign(**{"true value": truth})
-    for name, values in columns.items():
+    for name, values in features.items():
         parts |= quarters(str(name), values)
     return {name: rows for name, rows in parts.items() if rows.sum() >= least}
 

@@ -21,6 +21,7 @@ from tasks.arrivals import receive as receiving
 from tasks.arrivals import settle
 from tasks.arrivals.batches import list_batches
 from tasks.arrivals.failures import MAX_REASONS, Failure, Reasons
+from tasks.arrivals.inference import infer
 from tasks.arrivals.parse import parse
 from tasks.arrivals.receive import receive
 
@@ -339,6 +340,21 @@ def test_the_same_bytes_again_are_rejected_and_name_their_batch():
     assert len(list_batches("iris")) == 1
 
 
+def test_rows_that_the_raw_table_has_already_are_rejected_in_whatever_order(monkeypatch, tmp_path):
+    rows = HOUSING.generate()
+    monkeypatch.setattr(receiving, "read_expectations", lambda dataset: infer(dataset, rows, "sample"))
+    known = tmp_path / "elsewhere" / paths.raw_table("california_housing")
+    known.parent.mkdir(parents=True)
+    pq.write_table(rows.slice(0, 500), known)
+    for name, first in (("old.parquet", 100), ("new.parquet", 500)):
+        pq.write_table(rows.slice(first, 100)[::-1], paths.incoming_folder("california_housing") / name)
+    done = receive(HOUSING, tmp_path / "elsewhere")
+    assert [batch.name for batch in done.accepted] == ["0001-new.parquet"]
+    reasons = done.rejected[0].with_name(f"{done.rejected[0].name}.reasons.csv").read_text()
+    assert "100 of 100 rows" in reasons
+    assert "a row that the data set has already" in reasons
+
+
 def test_two_rejected_files_of_one_name_are_both_kept():
     for content in ("x\n", "y\n"):
         put("a.csv", content)
@@ -444,7 +460,7 @@ def test_expectations_that_are_not_met_reject_the_file(monkeypatch):
     put("a.csv")
     monkeypatch.setattr(receiving, "read_expectations", lambda dataset: "expectations")
     failure = Failure(1, "petal_length", "5.6", "is above 5")
-    monkeypatch.setattr(receiving, "check_batch", lambda dataset, table, expectations: [failure])
+    monkeypatch.setattr(receiving, "check_batch", lambda dataset, table, expectations, earlier: [failure])
     [rejected] = receive(IRIS).rejected
     table = rejected.with_name(f"{rejected.name}.reasons.csv").read_text()
     assert table == "row,column,value,reason\n2,petal_length,5.6,is above 5\n"
