@@ -20,6 +20,7 @@ from tests.support.workspaces import (
     FEW_MODELS,
     MIGRATED,
     PIPELINE,
+    TWO_MODELS,
     build_once,
     clone,
     make_repository,
@@ -40,7 +41,7 @@ TESTS = Path(__file__).parent
 SLOW_TIERS = ("integration", "e2e")
 SLOW_SECONDS = 300  # a test of several processes, where two workers share a core
 # A test that needs one of these may have to wait until it is trained.
-BUILT = {"trained_by_dvc", "trained_by_flow", "two_models"}
+BUILT = {"trained", "two_models", "two_models_by_dvc"}
 BUILD_SECONDS = 900
 
 
@@ -132,35 +133,28 @@ def settings(environment: dict[str, str], api_url: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def trained_by_dvc(shared: Path, settings: dict[str, str]) -> Path:
-    """A git and DVC repository after one `dvc repro`, which no test changes."""
-    command = [*DVC, "repro"]
-    return build_once(shared / "by dvc repro", lambda folder: make_repository(folder, settings, command, FEW_MODELS))
-
-
-@pytest.fixture(scope="session")
-def trained_by_flow(shared: Path, settings: dict[str, str]) -> Path:
-    """The same after one run of the pipeline flow."""
-    return build_once(shared / "by the flow", lambda folder: make_repository(folder, settings, PIPELINE, FEW_MODELS))
+def trained(shared: Path, settings: dict[str, str]) -> Path:
+    """A git and DVC repository after one run of the pipeline flow, which no test changes."""
+    return build_once(shared / "trained", lambda folder: make_repository(folder, settings, PIPELINE, FEW_MODELS))
 
 
 @pytest.fixture(scope="session")
 def two_models(shared: Path, settings: dict[str, str]) -> Path:
     """The same of linear_neuron and iris_mlp alone."""
-    models = ("linear_neuron", "iris_mlp")
-    return build_once(shared / "two models", lambda folder: make_repository(folder, settings, PIPELINE, models))
+    return build_once(shared / "two models", lambda folder: make_repository(folder, settings, PIPELINE, TWO_MODELS))
+
+
+@pytest.fixture(scope="session")
+def two_models_by_dvc(shared: Path, settings: dict[str, str]) -> Path:
+    """The same after one `dvc repro`."""
+    command = [*DVC, "repro"]
+    return build_once(shared / "by dvc", lambda folder: make_repository(folder, settings, command, TWO_MODELS))
 
 
 @pytest.fixture
-def repo(trained_by_dvc: Path, tmp_path: Path) -> Path:
-    """A git and DVC repository after one `dvc repro`."""
-    return clone(trained_by_dvc, tmp_path / "by dvc")
-
-
-@pytest.fixture
-def finished(trained_by_flow: Path, tmp_path: Path) -> Path:
+def repo(trained: Path, tmp_path: Path) -> Path:
     """A git and DVC repository after one run of the pipeline flow."""
-    return clone(trained_by_flow, tmp_path / "by the flow")
+    return clone(trained, tmp_path / "a repository")
 
 
 @pytest.fixture
@@ -230,6 +224,11 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
             item.add_marker(skip)
         if tier in SLOW_TIERS and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS if BUILT & {*item.fixturenames} else SLOW_SECONDS))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=2, help="how often test_retrain_killed.py kills a run")
+    parser.addoption("--kill-seed", type=int, default=0, help="of the moments of these kills")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -42,13 +42,13 @@ def calls() -> Iterator[list[dict]]:
 
 
 @pytest.fixture
-def ui(calls, finished, environment) -> Iterator[Ui]:
-    shutil.copy(ROOT / "prefect.yaml", finished)
-    ui = start_ui(finished, {**environment, WEBHOOK: os.environ[WEBHOOK]})
+def ui(calls, small, environment) -> Iterator[Ui]:
+    shutil.copy(ROOT / "prefect.yaml", small)
+    ui = start_ui(small, {**environment, WEBHOOK: os.environ[WEBHOOK]})
     yield ui
     ui.process.send_signal(signal.SIGINT)
     ui.wait()
-    for process in processes(finished):
+    for process in processes(small):
         process.kill()
 
 

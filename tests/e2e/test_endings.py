@@ -31,6 +31,13 @@ STARTED = {
     "dvc repro": [*DVC, "repro", "-s", "train@linear_neuron"],
     "the stage of a dvc repro": [*DVC, "repro", "-s", "train@linear_neuron"],
 }
+# The ends that each of them gets: a signal to the whole group reaches the stage of a `dvc repro`, too.
+TESTED = {
+    "an experiment of the flow": ENDS,
+    "a stage by hand": ENDS,
+    "dvc repro": ("Ctrl-C", "kill", "a closed terminal", "kill -9"),
+    "the stage of a dvc repro": ("kill", "kill -9"),
+}
 
 
 @pytest.fixture
@@ -82,8 +89,7 @@ def send(process: psutil.Process, number: int) -> None:
         process.send_signal(number)
 
 
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("started", STARTED)
+@pytest.mark.parametrize(("started", "end"), [(started, end) for started, ends in TESTED.items() for end in ends])
 def test_nothing_is_lost_and_nothing_is_left(start, small, settings, started, end):
     outputs, parameters, lock = contents(MODEL), Path("params.yaml").read_bytes(), Path("dvc.lock").read_bytes()
     process = start(STARTED[started])
@@ -101,6 +107,10 @@ def test_nothing_is_lost_and_nothing_is_left(start, small, settings, started, en
     log = Path("ending.log").read_text()
     assert "Traceback" not in log
     assert contents(MODEL) == outputs
+    if (started, end) == ("an experiment of the flow", "kill -9"):
+        again = [*DVC, "repro", "--force", "-s", "ingest@line"]
+        refused = subprocess.run(again, cwd=small, env=settings, capture_output=True, text=True, check=False)
+        assert "an experiment was killed before it had restored the workspace" in refused.stderr
     # Also puts params.yaml back after a kill -9 of an experiment, and finds no lock that is left.
     planned = subprocess.run([*PIPELINE, "--dry"], cwd=small, env=settings, capture_output=True, text=True, check=False)
     assert planned.returncode == 0, planned.stderr

@@ -47,15 +47,15 @@ def names_shown(browser) -> list[str]:
     return [text.split("\n")[0].split(" ")[0] for text in texts(browser, "#all tbody tr:not([hidden]) th")]
 
 
-def test_there_is_a_page_for_every_model_and_data_set_and_all_are_small(trained_by_dvc):
-    params, folder = load_params(trained_by_dvc / "params.yaml"), trained_by_dvc / "reports"
+def test_there_is_a_page_for_every_model_and_data_set_and_all_are_small(trained):
+    params, folder = load_params(trained / "params.yaml"), trained / "reports"
     assert {page.stem for page in pages(folder)} == {"index", *params.models, *params.datasets}
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 6_000_000
 
 
 @pytest.mark.parametrize("width", [375, 1440])
-def test_every_page_opens_without_an_error_and_nothing_overflows(browser, trained_by_dvc, width):
-    for page in pages(trained_by_dvc / "reports"):
+def test_every_page_opens_without_an_error_and_nothing_overflows(browser, trained, width):
+    for page in pages(trained / "reports"):
         show(browser, page, width)
         assert browser.get_log("browser") == [], page
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page
@@ -63,9 +63,9 @@ def test_every_page_opens_without_an_error_and_nothing_overflows(browser, traine
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_violation(browser, trained_by_dvc, scheme):
+def test_axe_finds_no_serious_violation(browser, trained, scheme):
     axe = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-    for page in pages(trained_by_dvc / "reports"):
+    for page in pages(trained / "reports"):
         show(browser, page, scheme=scheme)
         browser.execute_script(axe)
         found = browser.execute_async_script("axe.run().then(arguments[0])")["violations"]
@@ -73,9 +73,9 @@ def test_axe_finds_no_serious_violation(browser, trained_by_dvc, scheme):
         assert told == [], page
 
 
-def test_every_chart_is_drawn_and_all_that_is_seen_has_a_text(browser, trained_by_dvc):
-    params = load_params(trained_by_dvc / "params.yaml")
-    for page in pages(trained_by_dvc / "reports"):
+def test_every_chart_is_drawn_and_all_that_is_seen_has_a_text(browser, trained):
+    params = load_params(trained / "params.yaml")
+    for page in pages(trained / "reports"):
         show(browser, page)
         charts = browser.find_elements("css selector", "figure.chart svg")
         for chart in charts:
@@ -96,11 +96,11 @@ def test_every_chart_is_drawn_and_all_that_is_seen_has_a_text(browser, trained_b
             assert charts
 
 
-def test_a_chart_that_is_pointed_at_tells_its_values(browser, trained_by_dvc):
+def test_a_chart_that_is_pointed_at_tells_its_values(browser, trained):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.support.ui import WebDriverWait
 
-    show(browser, trained_by_dvc / "reports/datasets/california_housing.html")
+    show(browser, trained / "reports/datasets/california_housing.html")
     figure = browser.find_element("css selector", "figure.chart")
     before = figure.find_element("css selector", "svg").size
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
@@ -114,7 +114,7 @@ def test_a_chart_that_is_pointed_at_tells_its_values(browser, trained_by_dvc):
     assert browser.get_log("browser") == []
 
 
-def test_a_chart_zooms_with_ctrl_and_the_wheel_and_leaves_the_wheel_to_the_page(browser, trained_by_dvc):
+def test_a_chart_zooms_with_ctrl_and_the_wheel_and_leaves_the_wheel_to_the_page(browser, trained):
     from selenium.webdriver import ActionChains, Keys
     from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
     from selenium.webdriver.support.ui import WebDriverWait
@@ -122,7 +122,7 @@ def test_a_chart_zooms_with_ctrl_and_the_wheel_and_leaves_the_wheel_to_the_page(
     def labels() -> list[str]:
         return sorted(text for axis in texts(browser, f"{chart} .role-axis-label") for text in axis.split("\n"))
 
-    show(browser, trained_by_dvc / "reports/models/housing_mlp.html")
+    show(browser, trained / "reports/models/housing_mlp.html")
     for chart in ("[aria-labelledby=diagnosis] figure.chart", "[aria-labelledby=regression] figure.chart"):
         figure = browser.find_element("css selector", chart)
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
@@ -154,9 +154,9 @@ def test_the_plots_of_dvc_are_drawn_without_a_network(browser, repo, settings):
     assert not any(alert.is_displayed() for alert in browser.find_elements("css selector", "[role=alert]"))
 
 
-def test_the_table_of_all_models_sorts(browser, trained_by_dvc):
-    summary = {row["name"]: row for row in json.loads((trained_by_dvc / "reports/summary.json").read_text())}
-    show(browser, trained_by_dvc / "reports/index.html")
+def test_the_table_of_all_models_sorts(browser, trained):
+    summary = {row["name"]: row for row in json.loads((trained / "reports/summary.json").read_text())}
+    show(browser, trained / "reports/index.html")
     button = browser.find_element("xpath", "//table[@id='all']//th[contains(., 'parameters')]//button")
     for sign in (1, -1):
         button.click()
@@ -165,9 +165,9 @@ def test_the_table_of_all_models_sorts(browser, trained_by_dvc):
         assert len(counts) == len(summary)
 
 
-def test_the_table_of_all_models_filters(browser, trained_by_dvc):
-    summary = json.loads((trained_by_dvc / "reports/summary.json").read_text())
-    show(browser, trained_by_dvc / "reports/index.html")
+def test_the_table_of_all_models_filters(browser, trained):
+    summary = json.loads((trained / "reports/summary.json").read_text())
+    show(browser, trained / "reports/index.html")
     browser.find_element("css selector", "select[name=task] option[value=''] ~ option:nth-of-type(2)").click()
     task = browser.find_element("css selector", "select[name=task]").get_attribute("value")
     browser.find_element("xpath", "//select[@name='kind']/option[.='network']").click()
@@ -192,8 +192,8 @@ def lookup(root: Path, source: str) -> float:
     return found
 
 
-def test_every_figure_on_a_page_equals_its_source(browser, trained_by_dvc):
-    for page in pages(trained_by_dvc / "reports"):
+def test_every_figure_on_a_page_equals_its_source(browser, trained):
+    for page in pages(trained / "reports"):
         show(browser, page)
         script = "return [...document.querySelectorAll('data')].map(d => [d.value, d.dataset.source, d.textContent])"
         figures = browser.execute_script(script)
@@ -201,8 +201,8 @@ def test_every_figure_on_a_page_equals_its_source(browser, trained_by_dvc):
         for value, source, text in figures:
             assert text == number(json.loads(value))
             if source:
-                assert json.loads(value) == lookup(trained_by_dvc, source), source
-        measured = trained_by_dvc / f"artifacts/{page.stem}/metrics.json"
+                assert json.loads(value) == lookup(trained, source), source
+        measured = trained / f"artifacts/{page.stem}/metrics.json"
         if measured.exists():  # of a model every one of its figures is there
             sources = {source for _, source, _ in figures}
             for split, by_name in json.loads(measured.read_text())["metrics"].items():
@@ -210,10 +210,10 @@ def test_every_figure_on_a_page_equals_its_source(browser, trained_by_dvc):
                     assert f"artifacts/{page.stem}/metrics.json#/metrics/{split}/{figure}" in sources
 
 
-def test_the_figures_worked_out_for_the_page_are_those_of_the_rows(browser, trained_by_dvc):
-    rows = pd.read_parquet(trained_by_dvc / "artifacts/housing_mlp/predictions.parquet")
-    raw = pq.read_table(trained_by_dvc / "data/raw/california_housing.parquet").to_pandas().iloc[rows["index"]]
-    show(browser, trained_by_dvc / "reports/models/housing_mlp.html")
+def test_the_figures_worked_out_for_the_page_are_those_of_the_rows(browser, trained):
+    rows = pd.read_parquet(trained / "artifacts/housing_mlp/predictions.parquet")
+    raw = pq.read_table(trained / "data/raw/california_housing.parquet").to_pandas().iloc[rows["index"]]
+    show(browser, trained / "reports/models/housing_mlp.html")
     shown = [
         [cell.text for cell in row.find_elements("css selector", "th, td")]
         for row in browser.find_elements("css selector", "[aria-label^='Metrics by quarter'] tbody tr")
@@ -229,11 +229,11 @@ def test_the_figures_worked_out_for_the_page_are_those_of_the_rows(browser, trai
             assert row[4] == str(len(part))
 
 
-def test_the_confusion_matrix_and_the_first_predictions_are_those_of_the_rows(browser, trained_by_dvc):
-    rows = pd.read_parquet(trained_by_dvc / "artifacts/iris_mlp/predictions.parquet")
+def test_the_confusion_matrix_and_the_first_predictions_are_those_of_the_rows(browser, trained):
+    rows = pd.read_parquet(trained / "artifacts/iris_mlp/predictions.parquet")
     probabilities = rows[[column for column in rows if column.startswith("probability ")]]
     names = [column.removeprefix("probability ") for column in probabilities]
-    show(browser, trained_by_dvc / "reports/models/iris_mlp.html")
+    show(browser, trained / "reports/models/iris_mlp.html")
     assert texts(browser, "table.confusion thead th") == names
     counts = [int(count) for count in texts(browser, "table.confusion tbody td")]
     expected = pd.crosstab(rows["true"], rows["predicted"]).reindex(index=range(3), columns=range(3), fill_value=0)
@@ -248,10 +248,10 @@ def test_the_confusion_matrix_and_the_first_predictions_are_those_of_the_rows(br
             assert f"{100 * row[f'probability {name}']:.1f} %" in example.text
 
 
-def test_what_a_page_tells_of_the_run_is_what_the_run_wrote(browser, trained_by_dvc):
-    for name in load_params(trained_by_dvc / "params.yaml").models:
-        run = json.loads((trained_by_dvc / f"artifacts/{name}/run.json").read_text())
-        show(browser, trained_by_dvc / f"reports/models/{name}.html")
+def test_what_a_page_tells_of_the_run_is_what_the_run_wrote(browser, trained):
+    for name in load_params(trained / "params.yaml").models:
+        run = json.loads((trained / f"artifacts/{name}/run.json").read_text())
+        show(browser, trained / f"reports/models/{name}.html")
         told = browser.find_element("css selector", "[aria-labelledby=recipe] dl").text
         assert f"{duration(run['seconds']['fit'])} of {duration(run['seconds']['total'])} in all" in told
         for fact in (run["began"], run["device"], run["platform"], f"keras {run['versions']['keras']}"):
@@ -302,10 +302,10 @@ def test_ctrl_c_gets_one_message_and_leaves_the_report_and_no_process(repo, sett
 
 
 @pytest.fixture
-def broken(trained_by_dvc, tmp_path, monkeypatch) -> Path:
+def broken(trained, tmp_path, monkeypatch) -> Path:
     """A copy of the workspace, which is the current directory, for reports on what is not as it should be."""
     for name in ("params.yaml", "artifacts", "data"):
-        source = trained_by_dvc / name
+        source = trained / name
         shutil.copytree(source, tmp_path / name) if source.is_dir() else shutil.copy(source, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -410,10 +410,10 @@ def test_without_any_model_there_is_one_message(broken):
         make_report(broken)
 
 
-def test_it_follows_the_dark_scheme(browser, trained_by_dvc):
+def test_it_follows_the_dark_scheme(browser, trained):
     colours = {}
     for scheme in ("light", "dark"):
-        show(browser, trained_by_dvc / "reports/index.html", scheme=scheme)
+        show(browser, trained / "reports/index.html", scheme=scheme)
         ink = browser.execute_script("return getComputedStyle(document.body).color")
         colours[scheme] = sum(map(int, re.findall(r"\d+", ink)[:3]))
     assert colours["dark"] > 500 > colours["light"]

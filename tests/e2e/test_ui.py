@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.xdist_group("ui"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def workspace(trained_by_flow, tmp_path_factory) -> Path:
+def workspace(trained, tmp_path_factory) -> Path:
     """A workspace in which everything is trained."""
-    folder = clone(trained_by_flow, tmp_path_factory.mktemp("ui") / "with a space")
+    folder = clone(trained, tmp_path_factory.mktemp("ui") / "with a space")
     shutil.copy(ROOT / "prefect.yaml", folder)
     return folder
 

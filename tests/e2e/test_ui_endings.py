@@ -23,10 +23,10 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
-def workspace(finished) -> Path:
+def workspace(repo) -> Path:
     """A workspace in which everything is trained."""
-    shutil.copy(ROOT / "prefect.yaml", finished)
-    return finished
+    shutil.copy(ROOT / "prefect.yaml", repo)
+    return repo
 
 
 @pytest.fixture

@@ -3,16 +3,13 @@
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from config.params import load_params
-from tests.support.processes import wait_for
 from tests.support.workspaces import DVC, contents, edit_params, put_in
 
 
@@ -30,9 +27,9 @@ def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '(.+?)'", output)
 
 
-def test_every_stage_ran_exactly_once(repo):
-    ran = stages_run((repo / "run.log").read_text())
-    params = load_params(repo / "params.yaml")
+def test_every_stage_ran_exactly_once(two_models_by_dvc):
+    ran = stages_run((two_models_by_dvc / "run.log").read_text())
+    params = load_params(two_models_by_dvc / "params.yaml")
     stages = 3 * len(params.datasets) + len(params.models) + len(params.lecture_recipes) + 2  # and baselines, report
     assert len(ran) == len(set(ran)) == stages
     assert ran[-1] == "report"
@@ -131,41 +128,6 @@ def test_a_clone_without_a_cache_or_a_network_says_what_is_missing_and_keeps_wha
     assert "Traceback" not in done.stderr
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True)
     assert changed.stdout.split() == ["M", "params.yaml"]
-
-
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_loses_nothing_and_leaves_no_process(run, repo, environment, sent):
-    before = contents(Path("artifacts/linear_neuron"))
-    logs = set(Path("logs/linear_neuron").iterdir())
-    edit_params(repo, models__linear_neuron__fit__epochs=100_000)
-    command = [sys.executable, "-m", "flows.train", "linear_neuron"]
-    flow = subprocess.Popen(command, cwd=repo, env=environment, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: set(Path("logs/linear_neuron").iterdir()) - logs)
-    family = psutil.Process(flow.pid).children(recursive=True)
-    assert family  # the server
-    flow.send_signal(sent)
-    try:
-        told = flow.communicate(timeout=120)[1]
-    finally:
-        flow.kill()
-    assert flow.returncode == 130
-    assert told.strip().endswith("error: interrupted; nothing was published.")
-    assert "Traceback" not in told
-    assert contents(Path("artifacts/linear_neuron")) == before
-    assert set(Path("logs/linear_neuron").iterdir()) == logs
-    wait_for(lambda: not any(process.is_running() for process in family))
-
-
-def test_a_killed_flow_leaves_no_server_behind(run, repo, environment):
-    edit_params(repo, models__linear_neuron__fit__epochs=100_000)
-    command = [sys.executable, "-m", "flows.train", "linear_neuron"]
-    logs = set(Path("logs/linear_neuron").iterdir())
-    flow = subprocess.Popen(command, cwd=repo, env=environment, stderr=subprocess.DEVNULL)
-    wait_for(lambda: set(Path("logs/linear_neuron").iterdir()) - logs)
-    family = psutil.Process(flow.pid).children(recursive=True)
-    flow.kill()
-    flow.wait()
-    wait_for(lambda: not any(process.is_running() for process in family))
 
 
 def test_a_full_disk_is_told_and_loses_nothing(run, repo, settings):

@@ -11,26 +11,26 @@ from config.params import load_params
 from tests.support.workspaces import FEW_MODELS
 
 
-def graph_of(trained_by_dvc, model: str) -> dict:
-    return json.loads((trained_by_dvc / f"artifacts/{model}/network/graph.json").read_text())
+def graph_of(trained, model: str) -> dict:
+    return json.loads((trained / f"artifacts/{model}/network/graph.json").read_text())
 
 
 @pytest.mark.parametrize("model", FEW_MODELS)
-def test_the_layers_have_all_parameters_and_lead_from_the_inputs_to_the_outputs(trained_by_dvc, model):
-    graph = graph_of(trained_by_dvc, model)
-    measured = json.loads((trained_by_dvc / f"artifacts/{model}/metrics.json").read_text())
+def test_the_layers_have_all_parameters_and_lead_from_the_inputs_to_the_outputs(trained, model):
+    graph = graph_of(trained, model)
+    measured = json.loads((trained / f"artifacts/{model}/metrics.json").read_text())
     names = [layer["name"] for layer in graph["layers"]]
     assert sum(layer["parameters"] for layer in graph["layers"]) == measured["parameters"]["total"]
     assert sum(layer["trainable"] for layer in graph["layers"]) == measured["parameters"]["trainable"]
     read, reading = {source for source, _ in graph["links"]}, {reader for _, reader in graph["links"]}
-    inputs = set(load_params(trained_by_dvc / "params.yaml").models[model].inputs)
+    inputs = set(load_params(trained / "params.yaml").models[model].inputs)
     assert set(names) - reading == inputs
     assert {"output"} <= set(names) - read <= {"output", "aux"}
     assert all(names.index(source) < names.index(reader) for source, reader in graph["links"])
 
 
-def test_a_subclassed_network_is_the_functional_one(trained_by_dvc):
-    subclassed, functional = (graph_of(trained_by_dvc, f"housing_wide_deep_{kind}") for kind in ("subclassed", "aux"))
+def test_a_subclassed_network_is_the_functional_one(trained):
+    subclassed, functional = (graph_of(trained, f"housing_wide_deep_{kind}") for kind in ("subclassed", "aux"))
 
     def key(layer: dict) -> str:
         return layer["name"]
@@ -39,11 +39,11 @@ def test_a_subclassed_network_is_the_functional_one(trained_by_dvc):
     assert sorted(subclassed["layers"], key=key) == sorted(functional["layers"], key=key)
 
 
-def test_filters_and_maps_are_those_of_the_trained_network(trained_by_dvc):
+def test_filters_and_maps_are_those_of_the_trained_network(trained):
     import keras
 
-    folder = trained_by_dvc / "artifacts/multi_input_cnn"
-    shapes = {layer["name"]: layer["shape"] for layer in graph_of(trained_by_dvc, "multi_input_cnn")["layers"]}
+    folder = trained / "artifacts/multi_input_cnn"
+    shapes = {layer["name"]: layer["shape"] for layer in graph_of(trained, "multi_input_cnn")["layers"]}
     with np.load(folder / "network/filters.npz") as filters, np.load(folder / "network/maps.npz") as maps:
         assert set(filters) == {"grey_convolution_1", "colour_convolution_1"}
         for name, values in maps.items():
@@ -54,14 +54,14 @@ def test_filters_and_maps_are_those_of_the_trained_network(trained_by_dvc):
         for name, kernel in filters.items():
             assert np.array_equal(kernel, keras.ops.convert_to_numpy(network.get_layer(name).kernel))
         assert len(maps) == sum(isinstance(layer, keras.layers.Conv2D) for layer in network.layers)
-    with np.load(trained_by_dvc / "artifacts/iris_mlp/network/maps.npz") as none:
+    with np.load(trained / "artifacts/iris_mlp/network/maps.npz") as none:
         assert not none.files
 
 
 @pytest.mark.parametrize("model", FEW_MODELS)
-def test_the_model_card_has_a_head_its_sections_and_every_figure(trained_by_dvc, model):
-    card = (trained_by_dvc / f"artifacts/{model}/README.md").read_text()
-    measured = json.loads((trained_by_dvc / f"artifacts/{model}/metrics.json").read_text())
+def test_the_model_card_has_a_head_its_sections_and_every_figure(trained, model):
+    card = (trained / f"artifacts/{model}/README.md").read_text()
+    measured = json.loads((trained / f"artifacts/{model}/metrics.json").read_text())
     head = YAML(typ="safe").load(card.split("---\n")[1])
     assert head["library_name"] == "keras"
     assert head["datasets"] == [measured["dataset"]]

@@ -25,6 +25,7 @@ FEW_MODELS = (
     "fashion_mlp",
     "multi_input_cnn",
 )
+TWO_MODELS = ("linear_neuron", "iris_mlp")
 FEW_LECTURE_RECIPES = ("housing_mlp", "housing_wide_deep_aux")
 DVC = [sys.executable, "-m", "dvc"]
 PIPELINE = [sys.executable, "-m", "flows.pipeline"]
