@@ -33,7 +33,7 @@ from orchestration.command_line import (
     reporting,
 )
 from orchestration.experiment import restored_workspace
-from orchestration.new_batches import NewBatch, bring_batches
+from orchestration.new_batches import NewBatch, bring_back, bring_batches
 from orchestration.prefect.automations import BATCH_REJECTED, MODEL_PROMOTED, tell_of
 from orchestration.registry_state import Event
 from orchestration.worktree import commit_worktree, open_worktree, uncommitted
@@ -77,7 +77,14 @@ def retrain(models: list[Model] | None = None, datasets: list[DatasetName] | Non
 
 
 def take_arrivals(dataset: Dataset, folder: Path) -> None:
-    """Accept or reject what has arrived, and tell of each rejected batch. folder: the workspace with the known rows."""
+    """Accept or reject what has arrived, and tell of each rejected batch.
+
+    Args:
+        dataset: whose rows have arrived.
+        folder: the workspace of `retrain`, which has the earlier batches and rows.
+    """
+    if back := bring_back(dataset, folder):
+        get_run_logger().warning("%s: brought back the batches %s, which were missing", dataset.name, ", ".join(back))
     for rejected in receive_task(dataset, folder).rejected:
         tell_of(BATCH_REJECTED, f"dataset.{dataset.name}", dataset=dataset.name, batch=rejected.name)
 

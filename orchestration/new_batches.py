@@ -14,7 +14,7 @@ from config.gates import Gates, LoadLimit
 from datasets.dataset import Dataset
 from orchestration import registry
 from orchestration.candidates import fetch_champion
-from runtime.atomic_outputs import remove
+from runtime.atomic_outputs import remove, staging
 from runtime.stderr import quiet_stderr
 from tasks.arrivals.batches import list_batches
 from tasks.arrivals.drift_record import Drift
@@ -33,6 +33,27 @@ class NewBatch:
     name: str
     drift: Drift | None
     rejected: Path | None
+
+
+def bring_back(dataset: Dataset, folder: Path) -> list[str]:
+    """Copy batches that `folder` has and this workspace lacks, such as after `dvc checkout`, back; return their names.
+
+    Without them, their numbers would be given again, to other rows.
+
+    Args:
+        dataset: whose batches.
+        folder: the workspace of `retrain`.
+    """
+    own = paths.batches_folder(dataset.name)
+    with chdir(folder):
+        theirs = list_batches(dataset.name)
+    missing = [batch for batch in theirs if not (own / batch.name).exists()]
+    if missing:
+        own.mkdir(parents=True, exist_ok=True)
+        with staging(own, own):  # no `receive` at the same time
+            for batch in missing:
+                copy_whole(folder / batch, own / batch.name)
+    return [batch.name for batch in missing]
 
 
 def bring_batches(dataset: Dataset, models: list[str], gates: Gates, folder: Path) -> list[NewBatch]:

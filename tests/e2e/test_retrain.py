@@ -91,11 +91,15 @@ def test_a_week_of_nights(run, night, champion):
     night(models__iris_mlp__compile__learning_rate=GOOD)
     assert champion("iris_mlp") == "v0.0.2"
     assert verdict("iris_mlp")["reason_to_retrain"] == "new rows arrived"
-    assert [path.name for path in Path("data/batches/iris").iterdir()] == ["0001-monday.csv"]
+    [batch] = Path("data/batches/iris").iterdir()
+    assert batch.name == "0001-monday.csv"
     assert champion("linear_neuron") == "v0.0.1"
 
+    monday = batch.read_bytes()
+    batch.unlink()  # as `dvc checkout` does, since the user's dvc.lock does not know it
     deliver("tuesday.csv", 2, sepal_length=1e6)
     said = night()
+    assert batch.read_bytes() == monday
     assert "rejected tuesday.csv" in said
     assert "nothing to judge or to promote" in said
     assert sorted(path.name for path in Path("data/rejected/iris").iterdir()) == [
