@@ -14,7 +14,7 @@ import pytest
 
 from orchestration.prefect.automations import BATCH_REJECTED, MODEL_PROMOTED, WEBHOOK
 from tests.support.processes import wait_for
-from tests.support.ui import Ui, processes, start_ui
+from tests.support.ui import Ui, make_it_wait, processes, start_ui
 from tests.support.workspaces import ROOT
 
 pytestmark = [pytest.mark.xdist_group("automations"), pytest.mark.timeout(600)]
@@ -44,6 +44,7 @@ def calls() -> Iterator[list[dict]]:
 @pytest.fixture
 def ui(calls, small, environment) -> Iterator[Ui]:
     shutil.copy(ROOT / "prefect.yaml", small)
+    make_it_wait(small, environment)
     ui = start_ui(small, {**environment, WEBHOOK: os.environ[WEBHOOK]})
     yield ui
     ui.process.send_signal(signal.SIGINT)
@@ -85,7 +86,7 @@ def test_the_webhook_hears_of_a_failed_run_a_rejected_batch_and_a_promotion(ui, 
 
 def test_a_run_that_has_gone_silent_is_crashed(ui, calls):
     before = {process.pid for process in processes(ui.workspace)}
-    id = ui.training()
+    id = ui.waiting_run()
     run = [process for process in processes(ui.workspace) if process.pid not in before]
     for process in run:
         process.suspend()

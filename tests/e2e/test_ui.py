@@ -13,17 +13,18 @@ import pytest
 
 from orchestration.prefect.server import free_port
 from tests.support.processes import wait_for
-from tests.support.ui import LAST_STATES, SECONDS, Ui, processes, start_ui
+from tests.support.ui import LAST_STATES, SECONDS, Ui, make_it_wait, processes, start_ui
 from tests.support.workspaces import ROOT, clone
 
 pytestmark = [pytest.mark.xdist_group("ui"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def workspace(trained, tmp_path_factory) -> Path:
+def workspace(two_models, environment, tmp_path_factory) -> Path:
     """A workspace in which everything is trained."""
-    folder = clone(trained, tmp_path_factory.mktemp("ui") / "with a space")
+    folder = clone(two_models, tmp_path_factory.mktemp("ui") / "with a space")
     shutil.copy(ROOT / "prefect.yaml", folder)
+    make_it_wait(folder, environment)
     return folder
 
 
@@ -45,7 +46,7 @@ def no_run_is_under_way(ui: Ui) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_whose_process_is_killed_ends_with_its_subflows_and_tasks(ui, workspace, number):
-    id = ui.training()
+    id = ui.waiting_run()
     os.kill(int(ui.run(id)["infrastructure_pid"]), number)
     assert ui.ended(id)["state"]["type"] == "CRASHED"
     wait_for(lambda: no_run_is_under_way(ui), "the end of subflows and tasks")
@@ -67,7 +68,8 @@ def test_a_run_that_ends_without_a_word_frees_the_slot(ui, workspace, environmen
     subprocess.run(
         [sys.executable, "-m", "flows.pipeline", "--dry"], cwd=workspace, env=environment, check=True
     )  # puts back what the killed experiments before have left
-    after = ui.start_run("train model/train", model="fashion_mlp")
+    (workspace / ".git/wait").unlink()
+    after = ui.start_run("train model/train", model="linear_neuron")
     assert ui.ended(after)["state"]["type"] == "COMPLETED"
 
 
@@ -76,8 +78,9 @@ def test_a_run_from_a_terminal_that_lives_is_left_alone(ui, workspace, environme
     configured = {"PREFECT_API_URL": f"http://127.0.0.1:{ui.port}/api"}
     if secret.exists():
         configured["PREFECT_API_AUTH_STRING"] = secret.read_text()
-    command = [sys.executable, "-m", "flows.pipeline", "--set", "models.fashion_mlp.fit.epochs=9999"]
-    run = subprocess.Popen([*command, "train@fashion_mlp"], cwd=workspace, env={**environment, **configured})
+    (workspace / ".git/wait").touch()
+    command = [sys.executable, "-m", "flows.pipeline", "--force", "ingest@line"]
+    run = subprocess.Popen(command, cwd=workspace, env={**environment, **configured})
     wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
     found = wait_for(lambda: ui.http("POST", "flow_runs/filter", **wanted), "the run")
     time.sleep(20)  # several looks for dead runs
