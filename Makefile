@@ -32,8 +32,9 @@ $(READY): requirements.lock Makefile
 demo: $(READY) ## the whole pipeline on the built-in sample, in demo/, without a network
 	$(BIN)/python -m flows.demo
 
-nights: $(READY) ## twelve nights of retraining on the real housing rows, in nights/ (15 minutes)
-	$(BIN)/python -m flows.nights
+nights: DATASET = california_housing
+nights: $(READY) ## twelve nights of new rows of DATASET=california_housing or fashion_mnist, in nights/ (15 minutes)
+	$(BIN)/python -m flows.nights $(DATASET)
 
 repro: $(READY) ## the whole pipeline on the real data (dvc repro)
 	$(BIN)/dvc repro

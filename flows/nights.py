@@ -1,4 +1,4 @@
-"""Simulate nights of `retrain` on the real California housing rows, in the folder nights/, and end with a page.
+"""Simulate nights of `retrain` on the real rows of a data set, in the folder nights/, and end with a page.
 
 Half of the rows are the source. The rest arrives in twelve nights: one batch has a column in other units, one drifts,
 one is empty, one comes twice. The flows, the registry and the Prefect server are the real ones.
@@ -11,9 +11,7 @@ import subprocess
 import sys
 from contextlib import chdir
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -24,6 +22,7 @@ from datasets import get_dataset
 from datasets.dataset import checksum
 from flows.demo import DVC, FILES, MARK
 from orchestration.command_line import exit_on_user_error, prepare_process, reporting
+from orchestration.nights_batches import SIMULATIONS, Delivery, Simulation, divide, plan
 from orchestration.nights_page import Night, write_page
 from orchestration.prefect.server import reporting_environment
 from runtime.errors import UserError
@@ -34,12 +33,8 @@ from tasks.promotion.verdict import FILE as VERDICT
 from tasks.promotion.verdict import Verdict, read_verdict
 
 FOLDER = Path("nights")
-DATASET, MODEL, BASELINE = "california_housing", "housing_mlp", "dummy_housing"
 WORKTREE = paths.RETRAIN / "workspace"
-PARTS = 10  # into which the rows that are not the source's are divided
-SEED = 42
 NAME = "heaviside"  # of the author of commits in nights/
-DOLLARS = 10_000  # of the unit of MedInc
 # Appended to the data set's file in nights/: its source are the rows of a file.
 SOURCE = """
 
@@ -53,58 +48,39 @@ DATASET = dataclasses.replace(
 """
 
 
-class Delivery(NamedTuple):
-    """What arrives in a night. rows: None for an empty file. what: in words."""
-
-    file: str
-    rows: pa.Table | None
-    what: str
-
-
 def main() -> int:
-    argparse.ArgumentParser(prog="python -m flows.nights", description=__doc__.partition("\n")[0]).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m flows.nights", description=__doc__.partition("\n")[0])
+    parser.add_argument("dataset", nargs="?", choices=[*SIMULATIONS], default="california_housing", metavar="DATASET")
+    dataset = parser.parse_args().dataset
     prepare_process()
     with exit_on_user_error("interrupted. Run it again to begin anew."):
-        source, parts = divide(fetch(get_dataset(DATASET), "real"))
-        make_workspace(FOLDER, source)
-        deliveries = plan(parts)
+        simulation = SIMULATIONS[dataset]
+        source, parts = divide(fetch(get_dataset(dataset), "real"), simulation)
+        make_workspace(FOLDER, source, dataset, simulation)
         with chdir(FOLDER), reporting():
-            nights = [run_night(number, delivery) for number, delivery in enumerate(deliveries, 1)]
-            # What one training on all rows reaches: those that were kept out come again, in their unit, without a gate.
-            set_drift("warn")
+            deliveries = enumerate(plan(parts, simulation), 1)
+            nights = [run_night(number, delivery, dataset, simulation) for number, delivery in deliveries]
+            # What one training on all rows reaches: those that were kept out come again, sound, without a gate.
+            set_drift("warn", dataset)
             kept_out = pa.concat_tables([parts[0], parts[-1]])
-            whole = run_night(len(nights) + 1, Delivery("corrected.csv", kept_out, "the rejected rows, corrected"))
-            page = write_page(nights, whole, MODEL)
+            corrected = Delivery(f"corrected.{simulation.ending}", kept_out, "the rejected rows, corrected")
+            whole = run_night(len(nights) + 1, corrected, dataset, simulation)
+            page = write_page(nights, whole, simulation.model)
         print(f"The page of these nights: {(FOLDER / page).resolve().as_uri()}")
     return 0
 
 
-def divide(rows: pa.Table) -> tuple[pa.Table, list[pa.Table]]:
-    """Return half of the rows, the source, and the rest in PARTS parts, of which the last has northern rows alone."""
-    shuffled = np.random.default_rng(SEED).permutation(rows.num_rows)
-    source, rest = np.split(shuffled, [rows.num_rows // 2])
-    latitude = rows["Latitude"].to_numpy()
-    north = rest[latitude[rest] > np.median(latitude)][: len(rest) // PARTS]
-    others = np.array_split(rest[~np.isin(rest, north)], PARTS - 1)
-    return rows.take(source), [rows.take(part) for part in (*others, north)]
+def make_workspace(folder: Path, source: pa.Table, dataset: str, simulation: Simulation) -> None:
+    """Make a repository with one model, whose data set has the rows `source`; an earlier one is replaced.
 
+    Args:
+        folder: the repository.
+        source: the first rows.
+        dataset: its name.
+        simulation: of the data set.
 
-def plan(parts: list[pa.Table]) -> list[Delivery]:
-    """Return what arrives in each of the twelve nights. parts: of `divide`."""
-    wrong, *honest, north = parts
-    dollars = wrong.set_column(0, "MedInc", pa.array(wrong["MedInc"].to_numpy() * DOLLARS))
-    nights = [Delivery(f"batch-{number}.csv", rows, "rows like train's") for number, rows in enumerate(honest, 1)]
-    nights.insert(3, Delivery("dollars.csv", dollars, "MedInc in dollars"))
-    nights.insert(5, Delivery("north.csv", north, "northern rows alone"))
-    nights.insert(7, Delivery("empty.csv", None, "an empty file"))
-    nights.insert(9, Delivery("again.csv", nights[8].rows, "the file of the night before"))
-    return nights
-
-
-def make_workspace(folder: Path, source: pa.Table) -> None:
-    """Make a repository with MODEL alone, whose data set has the rows `source`; an earlier one is replaced.
-
-    Raises UserError if `folder` is something else.
+    Raises:
+        UserError: `folder` is something else.
     """
     if folder.exists() and not (folder / MARK).exists():
         raise UserError(f"{folder} exists and was not made by this command. Move it away, and run again.")
@@ -117,9 +93,9 @@ def make_workspace(folder: Path, source: pa.Table) -> None:
         shutil.copy(name, folder)
     shutil.copytree(paths.EXPECTATIONS, folder / paths.EXPECTATIONS)
     pq.write_table(source, folder / "source.parquet")
-    code = folder / f"datasets/{DATASET}.py"
+    code = folder / f"datasets/{dataset}.py"
     code.write_text(code.read_text(encoding="utf-8") + SOURCE.format(sha256=checksum(source)), encoding="utf-8")
-    keep_model(folder / paths.PARAMS)
+    keep_model(folder / paths.PARAMS, dataset, simulation)
     author = [
         ["git", "config", f"user.{key}", value] for key, value in (("name", NAME), ("email", f"{NAME}@localhost"))
     ]
@@ -128,83 +104,110 @@ def make_workspace(folder: Path, source: pa.Table) -> None:
         subprocess.run(command, cwd=folder, check=True)
 
 
-def keep_model(target: Path) -> None:
-    """Write params.yaml with MODEL, its data set and one baseline alone."""
+def keep_model(target: Path, dataset: str, simulation: Simulation) -> None:
+    """Write params.yaml with one model, its data set and one baseline alone; batches that drift are kept out.
+
+    Args:
+        target: the file.
+        dataset: the name of the data set.
+        simulation: of it.
+    """
     yaml = YAML()
     params = yaml.load(paths.PARAMS)
-    params["datasets"] = {DATASET: params["datasets"][DATASET]}
-    params["models"] = {MODEL: params["models"][MODEL]}
-    params["gates"] = {DATASET: {**params["gates"][DATASET], "drift": "block", "models": {}}}
-    params["baselines"] = {BASELINE: params["baselines"][BASELINE]}
+    gates = {**params["gates"].get(dataset, {}), "drift": "block", "models": {}}
+    kept = {"datasets": dataset, "models": simulation.model, "baselines": simulation.baseline}
+    for section, name in kept.items():
+        params[section] = {name: params[section][name]}
+    params["gates"] = {dataset: gates}
     for section in ("lecture_recipes", "notes"):
         params[section] = {}
     yaml.dump(params, target)
 
 
-def set_drift(gate: str) -> None:
-    """Commit another value of `gates.DATASET.drift`."""
+def set_drift(gate: str, dataset: str) -> None:
+    """Commit another value of `gates.DATASET.drift`.
+
+    Args:
+        gate: the value.
+        dataset: the name of the data set.
+    """
     yaml = YAML()
     params = yaml.load(paths.PARAMS)
-    params["gates"][DATASET]["drift"] = gate
+    params["gates"][dataset]["drift"] = gate
     yaml.dump(params, paths.PARAMS)
     subprocess.run(["git", "commit", "--quiet", "--all", "--message", f"Set the gate drift to {gate}"], check=True)
 
 
-def run_night(number: int, delivery: Delivery) -> Night:
+def run_night(number: int, delivery: Delivery, dataset: str, simulation: Simulation) -> Night:
     """Deliver a batch, run `retrain`, and return what came of it.
 
     Args:
         number: of the night, from 1.
         delivery: what arrives.
+        dataset: the name of the data set.
+        simulation: of it.
 
     Raises:
         UserError: the run failed.
     """
     print(f"night {number}: {delivery.file}, {delivery.what}", flush=True)
-    arrive(delivery)
-    rejected, judged = files_in(paths.rejected_folder(DATASET)), last_verdict()
+    arrive(delivery, dataset)
+    rejected, judged = files_in(paths.rejected_folder(dataset)), last_verdict(simulation.model)
     log = Path(f"night-{number}.log")
     with log.open("w") as output:
-        command = [sys.executable, "-m", "flows.retrain", MODEL]
+        command = [sys.executable, "-m", "flows.retrain", simulation.model]
         environment = {**os.environ, **reporting_environment()}
         code = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode
     if code:
         raise UserError(f"night {number} ended with exit code {code}: see {FOLDER / log}.")
-    verdict = last_verdict()
+    verdict = last_verdict(simulation.model)
     night = Night(
         number=number,
         what=delivery.what,
-        rejected=bool(files_in(paths.rejected_folder(DATASET)) - rejected),
-        drifted=drifted(delivery.file),
+        rejected=bool(files_in(paths.rejected_folder(dataset)) - rejected),
+        drifted=drifted(delivery.file, dataset),
         verdict=None if verdict == judged else verdict,
     )
     print(f"  {night.result}", flush=True)
     return night
 
 
-def arrive(delivery: Delivery) -> None:
-    """Put a CSV file into data/incoming."""
-    folder = paths.incoming_folder(DATASET)
+def arrive(delivery: Delivery, dataset: str) -> None:
+    """Put a file into data/incoming.
+
+    Args:
+        delivery: what arrives.
+        dataset: the name of the data set.
+    """
+    folder = paths.incoming_folder(dataset)
     folder.mkdir(parents=True, exist_ok=True)
+    file = folder / delivery.file
     if delivery.rows is None:
-        (folder / delivery.file).touch()
+        file.touch()
+    elif file.suffix == ".csv":
+        pa_csv.write_csv(delivery.rows, file)
     else:
-        pa_csv.write_csv(delivery.rows, folder / delivery.file)
+        pq.write_table(delivery.rows, file)
 
 
 def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
-def last_verdict() -> Verdict | None:
-    path = WORKTREE / paths.artifacts_folder(MODEL) / VERDICT
-    return read_verdict(MODEL, WORKTREE) if path.exists() else None
+def last_verdict(model: str) -> Verdict | None:
+    path = WORKTREE / paths.artifacts_folder(model) / VERDICT
+    return read_verdict(model, WORKTREE) if path.exists() else None
 
 
-def drifted(file: str) -> bool:
-    """Return whether the batch that was made of a file drifts from train."""
+def drifted(file: str, dataset: str) -> bool:
+    """Return whether the batch that was made of a file drifts from train.
+
+    Args:
+        file: its name.
+        dataset: the name of the data set.
+    """
     with chdir(WORKTREE):
-        return any(read_drift(path).alarm for path in drift_files(DATASET) if path.name.endswith(f"-{file}.json"))
+        return any(read_drift(path).alarm for path in drift_files(dataset) if path.name.endswith(f"-{file}.json"))
 
 
 if __name__ == "__main__":

@@ -22,16 +22,16 @@ tr + tr { border-top: 1px solid #8886; } .number { text-align: right; font-varia
 .chart { background: white; }
 </style></head><body>
 <h1>Nights of {{ model }}</h1>
-<p>Half of the real rows are the source; the rest arrives in {{ nights | length }} nights. The metric is the RMSE on the
-test rows that were there in that night; it decides nothing.</p>
-<div class="chart" role="img" aria-label="RMSE on test by night, of candidate and champion">{{ chart }}</div>
+<p>Half of the real rows are the source; the rest arrives in {{ nights | length }} nights. The metric is
+{{ metric }} on the test rows that were there in that night; it decides nothing.</p>
+<div class="chart" role="img" aria-label="{{ metric }} on test by night, of candidate and champion">{{ chart }}</div>
 <table><thead><tr><th>night</th><th>arrived</th><th>result</th><th class="number">candidate</th>
 <th class="number">champion before</th></tr></thead><tbody>
 {% for night in nights %}<tr><td>{{ night.number }}</td><td>{{ night.what | e }}</td><td>{{ night.result | e }}</td>
 <td class="number">{{ night.candidate or "" }}</td><td class="number">{{ night.champion or "" }}</td></tr>
 {% endfor %}</tbody></table>
-<p>One training on all rows, also the rejected ones in their right unit: RMSE {{ whole.candidate }}; the champion
-of the last night has {{ whole.champion }} on the same test rows.</p>
+<p>One training on all rows, also the rejected ones as they should have been: {{ metric }} {{ whole.candidate }}; the
+champion of the last night has {{ whole.champion }} on the same test rows.</p>
 </body></html>
 """
 )
@@ -57,15 +57,16 @@ class Night:
 
     @property
     def candidate(self) -> str | None:
-        return on_test(self.verdict.candidate.metrics) if self.verdict else None
+        return on_test(self.verdict.candidate.metrics, self.verdict.metric) if self.verdict else None
 
     @property
     def champion(self) -> str | None:
-        return on_test(self.verdict.champion.metrics) if self.verdict and self.verdict.champion else None
+        verdict = self.verdict
+        return on_test(verdict.champion.metrics, verdict.metric) if verdict and verdict.champion else None
 
 
-def on_test(metrics: dict) -> str | None:
-    return f"{metrics['test']['rmse']:.4f}" if "test" in metrics else None
+def on_test(metrics: dict, metric: str) -> str | None:
+    return f"{metrics['test'][metric]:.4f}" if "test" in metrics else None
 
 
 def write_page(nights: list[Night], whole: Night, model: str) -> Path:
@@ -76,18 +77,28 @@ def write_page(nights: list[Night], whole: Night, model: str) -> Path:
         whole: of a training on all rows, judged against the last champion.
         model: its name.
     """
-    chart = draw(nights)
+    assert whole.verdict  # of a training on other rows
+    metric = whole.verdict.metric
+    chart = draw(nights, metric)
     chart.save(str(PICTURE), ppi=144)
     chart.save("nights.svg")
     text = TEMPLATE.render(
-        nights=nights, whole=whole, model=model, chart=Path("nights.svg").read_text(encoding="utf-8")
+        nights=nights,
+        whole=whole,
+        model=model,
+        metric=name_of(metric),
+        chart=Path("nights.svg").read_text(encoding="utf-8"),
     )
     PAGE.write_text(text, encoding="utf-8")
     return PAGE
 
 
-def draw(nights: list[Night]) -> alt.LayerChart:
-    """Return the chart of the metric by night, with a mark for what arrived."""
+def name_of(metric: str) -> str:
+    return "RMSE" if metric == "rmse" else metric
+
+
+def draw(nights: list[Night], metric: str) -> alt.LayerChart:
+    """Return the chart of a metric by night, with a mark for what arrived."""
     rows, champion = [], None
     for night in nights:
         champion = night.champion or champion
@@ -105,7 +116,9 @@ def draw(nights: list[Night]) -> alt.LayerChart:
         )
     data = alt.Chart(pd.DataFrame(rows)).encode(x=alt.X("night:O", axis=alt.Axis(labelAngle=0)))
     scale = alt.Scale(zero=False, padding=12)
-    line = data.mark_line(interpolate="step-after").encode(y=alt.Y("champion:Q", title="RMSE on test", scale=scale))
+    line = data.mark_line(interpolate="step-after").encode(
+        y=alt.Y("champion:Q", title=f"{name_of(metric)} on test", scale=scale)
+    )
     points = data.mark_point(filled=True, size=70).encode(y=alt.Y("candidate:Q", scale=scale), shape="promoted:N")
     arrivals = data.mark_tick(thickness=4).encode(y=alt.value(215), color=alt.Color("arrival:N", title="batch"))
     return (line + points + arrivals).properties(width=560, height=220, title="champion (line) and candidates (points)")
