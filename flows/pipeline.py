@@ -316,8 +316,6 @@ def main() -> int:
 def keep_logs_off_the_terminal() -> None:
     """Leave the terminal to `show_progress`; the Prefect server still gets every log line."""
     logging.getLogger("dvc").setLevel(logging.WARNING)
-    # That no batches have arrived is no reason for a warning.
-    logging.getLogger("dvc.output").addFilter(lambda record: not record.getMessage().endswith("is empty."))
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.getLogger().manager.loggerDict)]
     for handler in {handler for logger in loggers for handler in logger.handlers}:
         if isinstance(handler, PrefectConsoleHandler):

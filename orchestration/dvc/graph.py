@@ -1,5 +1,6 @@
 """The graph that DVC reads from dvc.yaml: the stages, what each needs, and which have changed."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,11 @@ def open_repo() -> Iterator[Repo]:
         yield repo
 
 
+def is_no_empty_folder(record: logging.LogRecord) -> bool:
+    """Return whether a message of DVC's is something else than the warning that no batches have arrived yet."""
+    return not record.getMessage().endswith("is empty.")
+
+
 def read_plan(targets: list[str]) -> Plan:
     """Return the plan for `targets` and all that they need; without targets, for the whole graph.
 
@@ -77,6 +83,7 @@ def read_plan(targets: list[str]) -> Plan:
     if DVC cannot read the graph.
     """
     patch_dvc()
+    logging.getLogger("dvc.output").addFilter(is_no_empty_folder)
     repair_dvc_state()
     try:
         with open_repo() as repo, lock_repo(repo):  # within one lock, DVC reads the graph once

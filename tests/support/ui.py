@@ -88,7 +88,7 @@ class Ui:
         size = len(log.read_text())
         (self.workspace / ".git/wait").touch()
         id = self.start_run("pipeline/pipeline", targets=["ingest@line"], force=True, settings=["seed=7"])
-        wait_for(lambda: "ingest@line waiting" in log.read_text()[size:], lambda: log.read_text()[size:])
+        wait_for(lambda: "- waiting\n" in log.read_text()[size:], lambda: log.read_text()[size:])
         assert "seed: 7" in (self.workspace / "params.yaml").read_text()
         return id
 
