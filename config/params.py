@@ -40,6 +40,7 @@ from config import paths
 from config.gates import GATED_METRICS, Gates
 from config.lockable import refuse_unwritable
 from config.names import build_arguments, dataset_files, definitions, families
+from config.retention import Retention
 from config.section import Section
 from runtime.disk import refuse_unless_file
 from runtime.errors import UserError, shortened, unknown_name
@@ -421,6 +422,7 @@ class Params(Section):
     lecture_recipes: dict[str, LectureRecipe] = Field(default={})
     notes: dict[str, ReferenceMetrics] = Field(default={})  # the published results of the lecture notes, by model
     gates: dict[str, Gates] = Field(default={})  # what a candidate must keep, by data set
+    retention: Retention = Retention()  # how much is kept of what every night adds
 
     @field_validator("datasets")
     @classmethod

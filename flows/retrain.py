@@ -36,6 +36,7 @@ from orchestration.experiment import restored_workspace
 from orchestration.new_batches import NewBatch, bring_back, bring_batches
 from orchestration.prefect.automations import BATCH_REJECTED, MODEL_PROMOTED, tell_of
 from orchestration.registry_state import Event
+from orchestration.retention import clean_up_task
 from orchestration.worktree import commit_worktree, open_worktree, uncommitted
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS
@@ -58,6 +59,7 @@ def retrain(models: list[Model] | None = None, datasets: list[DatasetName] | Non
         params = load_params()
         chosen = [*(models or params.models)]
         folder = open_worktree()
+        clean_up_task(folder, params.retention)  # not at the end, which a night that fails does not reach
         for name in datasets or params.datasets:
             take_arrivals(get_dataset(name), folder)
         warn_of_uncommitted()

@@ -21,8 +21,13 @@ FOLDER = paths.RETRAIN / "workspace"
 LAST = "refs/heaviside/retrain"
 # What a run changes of the files that git keeps.
 RESULTS = (LOCK_FILE, "artifacts", "reports")
-# Not the user's hooks, and no signature for which git would ask a passphrase: nobody is watching.
-UNATTENDED = ("-c", f"core.hooksPath={os.devnull}", "-c", "commit.gpgSign=false", "-c", "gc.auto=0")
+# Not the user's hooks, and no signature for which git would ask a passphrase: nobody is watching. No log of where the
+# worktree has been, either: it would keep the commits of nights that promoted nothing.
+UNATTENDED = tuple(
+    word
+    for setting in (f"core.hooksPath={os.devnull}", "commit.gpgSign=false", "gc.auto=0", "core.logAllRefUpdates=false")
+    for word in ("-c", setting)
+)
 SOMEBODY = {"user.name": "Heaviside", "user.email": "heaviside@localhost"}
 
 

@@ -31,7 +31,10 @@ import psutil
 from filelock import FileLock
 from pydantic import BaseModel
 
+from config.params import load_params
+from config.retention import Retention
 from orchestration.environment import SERVER
+from orchestration.prefect.log_files import open_log
 from orchestration.workspace_lock import share_workspace_until_exit
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_RUN
@@ -256,9 +259,22 @@ def server_environment(port: int, pages: bool) -> dict[str, str]:
     }
     if not pages:
         return environment | BARE
+    environment |= vacuum_environment(load_params().retention)
     if database := os.environ.get(DATABASE):
         environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
     return environment
+
+
+def vacuum_environment(kept: Retention) -> dict[str, str]:
+    """Return the variables by which Prefect's own service removes what is older than `kept` says, once an hour.
+
+    The file of the database does not shrink: SQLite fills what has become free.
+    """
+    return {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"P{kept.runs_days}D",
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{kept.events_days}D",
+    }
 
 
 def configures_server(name: str) -> bool:
@@ -358,7 +374,7 @@ def start_server(owner: psutil.Process, record: Path, port: int | None = None, p
         UserError: the server does not start.
     """
     log_path = record.parent / ("server.log" if pages else "private-server.log")
-    with bound_socket(port) as listener, log_path.open("w") as log:
+    with bound_socket(port) as listener, open_log(log_path) as log:
         port, descriptor = listener.getsockname()[1], listener.fileno()
         words = [owner.pid, record.absolute(), descriptor]
         supervisor = subprocess.Popen(

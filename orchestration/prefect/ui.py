@@ -24,6 +24,7 @@ from config.params import load_params
 from orchestration.prefect.automations import register_automations
 from orchestration.prefect.dead_runs import end_all_dead_runs, end_dead_runs, server_client
 from orchestration.prefect.interrupts import ignore_signals
+from orchestration.prefect.log_files import bound_log, open_log
 from orchestration.prefect.registration import DEPLOYMENTS, register
 from orchestration.prefect.scheduled_runs import show
 from orchestration.prefect.server import (
@@ -62,7 +63,7 @@ PREVIOUS_SECONDS = 120  # for the processes of the previous `make ui` to end
 def serve(port: int) -> NoReturn:
     """Start everything, and end it on a signal (KeyboardInterrupt) or when a part has ended (UserError)."""
     refuse_unusable_folders()
-    load_params()
+    log_size = load_params().retention.log_size
     folder = prefect_home()
     with ui_lock(folder, port) as lock:
         os.environ |= {
@@ -75,7 +76,7 @@ def serve(port: int) -> NoReturn:
         refuse_loopback_down()
         guard = start_guard(port, lock.fileno())
         try:
-            watch(start(port, folder, guard), folder)
+            watch(start(port, folder, guard), folder, log_size)
         finally:
             ignore_signals()
             end_all(port, server_is_ending=guard.poll() is not None)  # it ends with the guard
@@ -181,7 +182,7 @@ def start(port: int, folder: Path, guard: subprocess.Popen) -> list[Part]:
 
 def start_worker(log_path: Path) -> subprocess.Popen:
     """Start the worker, which runs what is started in the UI. Ctrl-C does not reach it: this process ends it."""
-    with log_path.open("w") as log:
+    with open_log(log_path) as log:
         return subprocess.Popen(
             [sys.executable, "-m", WORKER],
             env=client_environment(),
@@ -192,8 +193,17 @@ def start_worker(log_path: Path) -> subprocess.Popen:
         )
 
 
-def watch(parts: list[Part], folder: Path) -> NoReturn:
-    """Report failures, and end dead runs; raises UserError when a part has ended."""
+def watch(parts: list[Part], folder: Path, log_size: int) -> NoReturn:
+    """Report failures, end dead runs, and bound the logs.
+
+    Args:
+        parts: the processes that must run.
+        folder: the Prefect home.
+        log_size: the bytes of a log.
+
+    Raises:
+        UserError: a part has ended.
+    """
     make = parent_make()
     log = LogWatch(folder / "server.log")
     suspects: dict[UUID, State] = {}
@@ -207,6 +217,8 @@ def watch(parts: list[Part], folder: Path) -> NoReturn:
             raise UserError("`make` has ended.")
         for line in repeated_failures(log):
             say(f"warning: {line}")
+        for part in parts:
+            bound_log(part.log, log_size)
         if time.monotonic() >= next_check:
             with suppress(*NO_ANSWER), server_client() as client:
                 suspects = end_dead_runs(client, suspects)

@@ -334,10 +334,12 @@ def test_prefect_makes_a_server_without_services_and_pages():
 def test_prefect_knows_the_variables_of_our_servers(monkeypatch, tmp_path):
     from prefect.settings import PREFECT_HOME, Settings, temporary_settings
 
-    from orchestration.prefect.server import server_environment
+    from config.retention import Retention
+    from orchestration.prefect.server import server_environment, vacuum_environment
 
     with temporary_settings({PREFECT_HOME: tmp_path}):
         environment = server_environment(1234, pages=False)
+        environment |= vacuum_environment(Retention(runs_days=30, events_days=7))
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         monkeypatch.delenv(name)
     for name in [name for name in environment if name.startswith("PREFECT_")]:
@@ -347,6 +349,8 @@ def test_prefect_knows_the_variables_of_our_servers(monkeypatch, tmp_path):
     assert not server.analytics_enabled
     assert not server.services.event_persister.enabled
     assert not server.services.triggers.enabled
+    assert server.services.db_vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
+    assert (server.services.db_vacuum.retention_period.days, server.events.retention_period.days) == (30, 7)
     assert server.services.task_run_recorder.batch_size == 1000
     assert server.services.task_run_recorder.flush_interval == 1
     assert (server.api.host, server.api.port) == ("127.0.0.1", 1234)
