@@ -35,7 +35,7 @@ STARTED = {
 TESTED = {
     "an experiment of the flow": ENDS,
     "a stage by hand": ENDS,
-    "dvc repro": ("Ctrl-C", "kill", "a closed terminal", "kill -9"),
+    "dvc repro": ENDS,
     "the stage of a dvc repro": ("kill", "kill -9"),
 }
 
