@@ -199,15 +199,22 @@ def test_the_last_scheduled_runs_are_told_with_and_without_a_server(start, works
         "POST", f"deployments/{deployment}/schedules", json=[{**schedule, "parameters": {"model": "linear_neuron"}}]
     )
 
+    def scheduled(*states: str) -> bool:
+        with closing(sqlite3.connect(workspace / ".prefect/prefect.db", timeout=60)) as database:
+            found = database.execute("SELECT state_type FROM flow_run WHERE auto_scheduled")
+            return any(state in states for (state,) in found)
+
     def told(state: str) -> str | None:
         done = last(workspace, environment)
         lines = [line for line in done.stdout.splitlines() if line.strip().startswith("train ")]
         return lines[0] if lines and state in lines[0] and done.returncode == (state != "Completed") else None
 
-    wait_for(lambda: told("Completed"), "a scheduled run that completes")
+    wait_for(lambda: scheduled("COMPLETED"), "a scheduled run that completes")
+    wait_for(lambda: told("Completed"), "its line")
     before = (workspace / "params.yaml").read_bytes()
     edit_params(workspace, models__linear_neuron__fit__epochs=0)
-    wait_for(lambda: told("Failed") or told("Crashed"), "a scheduled run that fails")
+    wait_for(lambda: scheduled("FAILED", "CRASHED"), "a scheduled run that fails")
+    wait_for(lambda: told("Failed") or told("Crashed"), "its line")
     (workspace / "params.yaml").write_bytes(before)
     ui.process.send_signal(signal.SIGINT)
     assert ui.wait() == 130
