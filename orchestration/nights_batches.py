@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from datasets.dataset import SPLIT_COLUMN, to_column, to_values
 
-PARTS = 10  # into which the rows that are not the source's are divided
+HONEST = 8  # batches of rows like train's
+SHARE = 20  # one in so many of the arriving rows is in the batch in other units, and as many in the one that drifts
 SEED = 42
 DOLLARS = 10_000  # of the unit of MedInc
 BRIGHTER = 1.3
@@ -91,7 +92,7 @@ SIMULATIONS = {
 
 
 def divide(rows: pa.Table, simulation: Simulation) -> tuple[pa.Table, list[pa.Table]]:
-    """Return half of the rows, the source, and the rest in PARTS parts, of which the last is for the batch that drifts.
+    """Return half of the rows, the source, and the rest: for the batch in other units, honest ones, one that drifts.
 
     Args:
         rows: of the data set, with its own split if it has one; the parts are without it.
@@ -99,10 +100,12 @@ def divide(rows: pa.Table, simulation: Simulation) -> tuple[pa.Table, list[pa.Ta
     """
     shuffled = np.random.default_rng(SEED).permutation(rows.num_rows)
     source, rest = np.split(shuffled, [rows.num_rows // 2])
-    odd = rest[simulation.drifts(rows.take(rest))][: len(rest) // PARTS]
-    others = np.array_split(rest[~np.isin(rest, odd)], PARTS - 1)
+    small = len(rest) // SHARE
+    odd = rest[simulation.drifts(rows.take(rest))][:small]
+    wrong, others = np.split(rest[~np.isin(rest, odd)], [small])
+    parts = (wrong, *np.array_split(others, HONEST), odd)
     arriving = rows.drop_columns(SPLIT_COLUMN) if SPLIT_COLUMN in rows.column_names else rows
-    return rows.take(source), [arriving.take(part) for part in (*others, odd)]
+    return rows.take(source), [arriving.take(part) for part in parts]
 
 
 def plan(parts: list[pa.Table], simulation: Simulation) -> list[Delivery]:
