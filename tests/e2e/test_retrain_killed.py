@@ -34,6 +34,7 @@ def repository(small, monkeypatch) -> Path:
     monkeypatch.chdir(small)
     shutil.copytree(ROOT / "data/expectations", "data/expectations", dirs_exist_ok=True)
     edit_params(small, models__iris_mlp__fit__epochs=30, models__iris_mlp__compile__learning_rate=0.1)
+    edit_params(small, models__linear_neuron__fit__epochs=2)  # changed, but nobody asks for it
     for words in (("add", "."), ("commit", "--quiet", "--message", "a day")):
         subprocess.run(["git", *words], check=True)
     return small
@@ -61,6 +62,8 @@ def run_to_the_end(settings: dict[str, str]) -> None:
     done = subprocess.run(RETRAIN, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+    assert "train@linear_neuron" not in done.stdout + done.stderr
+    assert Path(".retrain/workspace/reports/index.html").exists()
 
 
 def start_and_kill(settings: dict[str, str], seconds: float, whole: bool) -> bool:
