@@ -171,8 +171,8 @@ def values_of(
         found[f"region by {' and '.join(dataset.place)}"] = Values("place", places)
     for model, given in predictions.items():
         if given.ndim == 2 and given.shape[1] > 1:
+            # Not how sure it is: it is surer of the rows that it was trained on than of any new ones.
             found[f"class predicted by {model}"] = Values("classes", given.argmax(axis=1), given.shape[1])
-            found[f"confidence of {model}"] = Values("numbers", given.max(axis=1).astype(np.float64))
         else:
             found[f"prediction of {model}"] = Values("numbers", given.reshape(-1).astype(np.float64))
     return found
