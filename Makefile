@@ -33,7 +33,7 @@ demo: $(READY) ## the whole pipeline on the built-in sample, in demo/, without a
 	$(BIN)/python -m flows.demo
 
 nights: DATASET = california_housing
-nights: $(READY) ## twelve nights of new rows of DATASET=california_housing or fashion_mnist, in nights/ (15 minutes)
+nights: $(READY) ## twelve nights of new rows of DATASET=california_housing or fashion_mnist, in nights/ (10 minutes, or more)
 	$(BIN)/python -m flows.nights $(DATASET)
 
 repro: $(READY) ## the whole pipeline on the real data (dvc repro)
