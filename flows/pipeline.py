@@ -37,7 +37,7 @@ from orchestration.executors.local import Stopped, start_fork_server
 from orchestration.experiment import experiment, refuse_without_commits, restored_workspace
 from orchestration.prefect.server import reporting_environment
 from orchestration.progress import Progress, show_progress, summary
-from orchestration.resources import Resources, resources_of
+from orchestration.resources import Resources, is_training, resources_of
 from orchestration.scheduler import Launch, run_schedule
 from orchestration.settings import override
 from orchestration.status import DONE, STATE_NAMES, StageStatus, status_of_state
@@ -121,7 +121,8 @@ def run_graph(
     statuses: dict[str, StageStatus] = {}
     futures: dict[str, PrefectFuture] = {}
     timeline = Timeline({stage: plan.needs[stage] for stage in plan.order})
-    with show_progress(len(plan.order)) as progress, open_executor(runner, address, params, jobs) as executor:
+    trains = any(map(is_training, plan.may_run(force)))
+    with show_progress(len(plan.order)) as progress, open_executor(runner, address, params, jobs, trains) as executor:
         resources = {stage: resources_of(stage, params, executor.machine) for stage in plan.order}
 
         def start(launch: Launch) -> PrefectFuture:
@@ -306,7 +307,7 @@ def main() -> int:
             print(f"{len(plan.order)} stages: {len(plan.order)} unchanged.")
             return 0
         if given.runner == "local":
-            start_fork_server()
+            start_fork_server(trains=any(map(is_training, plan.may_run(given.force))))
         keep_logs_off_the_terminal()
         with reporting(), parent_run(pipeline):
             pipeline(given.targets, given.force, given.jobs, given.set, given.address)

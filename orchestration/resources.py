@@ -59,6 +59,10 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(str(number) for number, _ in enumerate(cards))
 
 
+def is_training(stage: str) -> bool:
+    return stage.partition("@")[0] in TRAININGS
+
+
 def resources_of(stage: str, params: Params, machine: Machine) -> Resources:
     """Return the resources that a stage takes.
 
@@ -70,7 +74,7 @@ def resources_of(stage: str, params: Params, machine: Machine) -> Resources:
         machine: where it runs.
     """
     group, _, model = stage.partition("@")
-    if group not in TRAININGS:
+    if not is_training(stage):
         return Resources(threads=1)
     threads = params.hardware.training_threads(get_dataset(params.model(model).dataset).has_pictures)
     if machine.gpus:

@@ -37,6 +37,10 @@ class Plan:
         needs = set(self.needs[stage])
         return needs.union(*(self.ancestors(need) for need in needs))
 
+    def may_run(self, force: bool) -> list[str]:
+        """Return the stages that have changed, or that a changed one may change; with `force`, all."""
+        return [stage for stage in self.order if force or ({stage} | self.ancestors(stage)) & self.changed]
+
 
 def target_names(root: Path) -> list[str]:
     """Return every group and stage that a run can have as a target, read from dvc.yaml and params.yaml without DVC.

@@ -36,7 +36,9 @@ class Executor:
 
 
 @contextmanager
-def open_executor(kind: ExecutorKind, address: str | None, params: Params, jobs: int | None) -> Iterator[Executor]:
+def open_executor(
+    kind: ExecutorKind, address: str | None, params: Params, jobs: int | None, trains: bool = True
+) -> Iterator[Executor]:
     """Yield an executor; when the block ends, nothing that it started runs any more.
 
     Args:
@@ -44,6 +46,7 @@ def open_executor(kind: ExecutorKind, address: str | None, params: Params, jobs:
         address: of the Dask scheduler, such as tcp://host:8786.
         params: say whether GPUs are used.
         jobs: the maximum of stages at once; None: as many as there are threads.
+        trains: whether networks will be trained.
 
     Raises:
         UserError: the cluster has no address, does not answer, or cannot reach the Prefect server.
@@ -57,7 +60,7 @@ def open_executor(kind: ExecutorKind, address: str | None, params: Params, jobs:
             yield Executor(machine, partial(run_on_cluster, cluster), partial(stop_on_cluster, cluster))
         return
     machine = this_machine(params, jobs)
-    with open_processes(warm=not machine.gpus) as processes:
+    with open_processes(not machine.gpus, trains) as processes:
 
         def run_here(command: str, environment: dict[str, str], emit: Emit, resources: Resources) -> int:
             own = environment | {PIPELINE_PROCESS: str(os.getpid())}

@@ -1,8 +1,9 @@
 """Run the stages' commands in processes of this machine: forks where possible, else a shell.
 
-A command that is exactly `python -m MODULE WORD ...` runs in a fork of a server that has imported TensorFlow, Keras and
-Prefect (preload.py): it starts in 0.03 s instead of seconds. Any other command runs in the shell, as in DVC. With a GPU
-every command does, because the state of a GPU driver does not survive a fork.
+A command that is exactly `python -m MODULE WORD ...` runs in a fork of a server that has imported Prefect (preload.py)
+and, for a run with trainings, TensorFlow and Keras (preload_training.py): it starts in 0.03 s instead of seconds. Any
+other command runs in the shell, as in DVC. With a GPU every command does, because the state of a GPU driver does not
+survive a fork.
 Each process leads a session of its own, so that Ctrl-C reaches it once, through the flow.
 """
 
@@ -49,18 +50,26 @@ class Stopped(Exception):
     """The run is being stopped."""
 
 
-def start_fork_server() -> None:
-    """Start the fork server if it does not run; it imports its modules while this process goes on."""
-    set_forkserver_preload(["orchestration.executors.preload"])
+def start_fork_server(trains: bool) -> None:
+    """Start the fork server if it does not run; it imports its modules while this process goes on.
+
+    trains: whether stages will run that import Keras.
+    """
+    set_forkserver_preload([f"orchestration.executors.{'preload_training' if trains else 'preload'}"])
     with without_main_module():
         forkserver.ensure_running()
 
 
 @contextmanager
-def open_processes(warm: bool) -> Iterator[Processes]:
-    """Yield the processes of a run; none is left when the block ends, however it ends."""
+def open_processes(warm: bool, trains: bool) -> Iterator[Processes]:
+    """Yield the processes of a run; none is left when the block ends, however it ends.
+
+    Args:
+        warm: fork where possible.
+        trains: whether stages will run that import Keras.
+    """
     if warm:
-        start_fork_server()
+        start_fork_server(trains)
     processes = Processes(warm)
     try:
         yield processes

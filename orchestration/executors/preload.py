@@ -1,6 +1,6 @@
-"""Modules that the fork server preloads: slow third-party imports, and of our code `runtime.stderr` alone.
+"""Modules that the fork server preloads for every stage: slow third-party imports, and of our code `runtime.stderr`.
 
-No TensorFlow operation may run here: the threads that it starts do not survive a fork.
+What only trainings need is in preload_training.py.
 """
 
 import gc
@@ -13,18 +13,11 @@ from runtime.stderr import quiet_stderr
 os.setsid()
 
 with quiet_stderr():
-    import altair  # noqa: F401
     import filelock  # noqa: F401
-    import jinja2  # noqa: F401
-    import keras  # noqa: F401
     import networkx  # noqa: F401
-    import pandas  # noqa: F401
     import prefect.flow_engine  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import ruamel.yaml  # noqa: F401
-    import scipy.stats  # noqa: F401
-    import sklearn.neural_network  # noqa: F401
-    import tensorflow  # noqa: F401
 
 gc.collect()
 gc.freeze()  # a garbage collection in a fork would otherwise copy these objects' memory pages
