@@ -14,13 +14,14 @@ import pytest
 
 from orchestration.prefect.automations import BATCH_REJECTED, MODEL_PROMOTED, WEBHOOK
 from tests.support.processes import wait_for
-from tests.support.ui import Ui, make_it_wait, processes, start_ui
-from tests.support.workspaces import ROOT
+from tests.support.ui import Ui, processes, start_ui
+from tests.support.waiting import make_it_wait
+from tests.support.workspaces import ROOT, clone
 
 pytestmark = [pytest.mark.xdist_group("automations"), pytest.mark.timeout(600)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def calls() -> Iterator[list[dict]]:
     """What a webhook on loopback has received; its address is that of the environment."""
     received: list[dict] = []
@@ -41,15 +42,16 @@ def calls() -> Iterator[list[dict]]:
         server.shutdown()
 
 
-@pytest.fixture
-def ui(calls, small, environment) -> Iterator[Ui]:
-    shutil.copy(ROOT / "prefect.yaml", small)
-    make_it_wait(small, environment)
-    ui = start_ui(small, {**environment, WEBHOOK: os.environ[WEBHOOK]})
+@pytest.fixture(scope="module")
+def ui(calls, two_models, environment, tmp_path_factory) -> Iterator[Ui]:
+    folder = clone(two_models, tmp_path_factory.mktemp("automations") / "with a space")
+    shutil.copy(ROOT / "prefect.yaml", folder)
+    make_it_wait(folder, environment)
+    ui = start_ui(folder, {**environment, WEBHOOK: os.environ[WEBHOOK]})
     yield ui
     ui.process.send_signal(signal.SIGINT)
     ui.wait()
-    for process in processes(small):
+    for process in processes(folder):
         process.kill()
 
 

@@ -126,13 +126,6 @@ def test_a_bad_or_unknown_parameter_is_refused_before_the_run_with_the_reason(ui
     assert told in response.text
 
 
-def test_a_model_trained_from_the_ui_goes_through_dvc(ui, dvc):
-    run = ended(ui, start(ui, "train", model="iris_mlp", force=True))
-    assert run["state"]["type"] == "COMPLETED", logs(ui, run)
-    assert run["name"] == "train-iris_mlp"
-    assert "up to date" in dvc("status", "train@iris_mlp")
-
-
 def test_other_epochs_are_an_experiment(ui, workspace, dvc):
     run = ended(ui, start(ui, "train", model="iris_mlp", epochs=3))
     assert run["state"]["type"] == "COMPLETED", logs(ui, run)
@@ -141,20 +134,23 @@ def test_other_epochs_are_an_experiment(ui, workspace, dvc):
     assert json.loads((workspace / "artifacts/iris_mlp/metrics.json").read_text())["epochs"] == 1
 
 
-def test_two_runs_started_at_once_run_one_after_the_other(ui):
-    both = [start(ui, "train", model=model, force=True) for model in ("iris_mlp", "linear_neuron")]
-    first, second = sorted((ended(ui, response) for response in both), key=lambda run: run["start_time"])
-    assert first["state"]["type"] == second["state"]["type"] == "COMPLETED"
+def test_two_runs_started_at_once_run_one_after_the_other_and_through_dvc(ui, dvc):
+    started = {"train-iris_mlp": start(ui, "train", model="iris_mlp", force=True), "pipeline": start(ui, "pipeline")}
+    runs = {name: ended(ui, response) for name, response in started.items()}
+    for run in runs.values():
+        assert run["state"]["type"] == "COMPLETED", logs(ui, run)
+    first, second = sorted(runs.values(), key=lambda run: run["start_time"])
     assert first["end_time"] <= second["start_time"]
+    assert runs["train-iris_mlp"]["name"] == "train-iris_mlp"
+    assert "up to date" in dvc("status")
+    assert_shows_the_metrics(ui, runs["pipeline"])
 
 
-def test_the_run_shows_its_figures(ui):
-    run = ended(ui, start(ui, "pipeline"))
-    assert run["state"]["type"] == "COMPLETED"
+def assert_shows_the_metrics(ui: httpx.Client, run: dict) -> None:
     query = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
-    [figures] = ui.post("/artifacts/filter", json=query).json()
-    assert "| iris_mlp | sample | " in figures["data"]
-    assert "reports/index.html" in figures["data"]
+    [metrics] = ui.post("/artifacts/filter", json=query).json()
+    assert "| iris_mlp | sample | " in metrics["data"]
+    assert "reports/index.html" in metrics["data"]
 
 
 def test_a_cancelled_run_leaves_everything_as_it_was(ui, workspace, dvc):

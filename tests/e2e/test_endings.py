@@ -10,13 +10,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dvc.repo import Repo
 
+from orchestration.workspace_lock import exclusive_workspace
 from tests.support.processes import wait_for
+from tests.support.waiting import WAITING, hold, make_it_wait
 from tests.support.workspaces import DVC, PIPELINE, contents, edit_params
 
-TRAIN = [sys.executable, "-m", "flows.train", "linear_neuron"]
+TRAINING, WAITING_STAGE = "train@linear_neuron", "ingest@line"
 LONG = 1_000_000  # epochs that no test waits for
-MODEL, LOGS = Path("artifacts/linear_neuron"), Path("logs/linear_neuron")
+LOGS = Path("logs/linear_neuron")
+OUTPUTS = {TRAINING: Path("artifacts/linear_neuron"), WAITING_STAGE: Path("data/raw")}
 ENDS = {
     "Ctrl-C": (signal.SIGINT,),
     "Ctrl-C twice": (signal.SIGINT, signal.SIGINT),
@@ -24,37 +28,42 @@ ENDS = {
     "a closed terminal": (signal.SIGHUP,),
     "kill -9": (signal.SIGKILL,),
 }
+SHARED = ("params.yaml", "dvc.lock")
 # What is started, by its name in the table of docs/pipeline.md.
-STARTED = {
-    "an experiment of the flow": [*PIPELINE, "--set", "seed=7", "train@linear_neuron"],
-    "a stage by hand": TRAIN,
-    "dvc repro": [*DVC, "repro", "-s", "train@linear_neuron"],
-    "the stage of a dvc repro": [*DVC, "repro", "-s", "train@linear_neuron"],
-}
-# The ends that each of them gets: a signal to the whole group reaches the stage of a `dvc repro`, too.
-TESTED = {
-    "an experiment of the flow": ENDS,
-    "a stage by hand": ENDS,
-    "dvc repro": ENDS,
-    "the stage of a dvc repro": ("kill", "kill -9"),
-}
+NAMES = ("an experiment of the flow", "a stage by hand", "dvc repro", "the stage of a dvc repro")
+# A signal to the whole group reaches the stage of a `dvc repro`, too.
+TESTED = [(name, end) for name in NAMES[:3] for end in ENDS] + [(NAMES[3], "kill"), (NAMES[3], "kill -9")]
+# Those with a training, whose process is that of TensorFlow. All others have a stage that waits.
+TRAINED = [(NAMES[0], "Ctrl-C"), (NAMES[0], "kill -9"), (NAMES[1], "Ctrl-C"), (NAMES[2], "kill")]
+
+
+def command_of(name: str, stage: str) -> list[str]:
+    """Return the command that starts a stage in the way that has this name."""
+    return {
+        "an experiment of the flow": [*PIPELINE, "--force", "--set", "seed=7", stage],
+        "a stage by hand": [sys.executable, "-m", *f"flows.{stage}".split("@")],
+    }.get(name, [*DVC, "repro", "--force", "-s", stage])
 
 
 @pytest.fixture
 def start(small, environment, monkeypatch) -> Iterator[Callable[[list[str]], psutil.Process]]:
-    """Start a command that trains linear_neuron for long, in a session of its own, and return when it trains."""
+    """Start a command of a stage in a session of its own, and return when that trains or waits."""
     monkeypatch.chdir(small)
+    make_it_wait(small, environment)
     edit_params(small, models__linear_neuron__fit__epochs=LONG)
     processes: list[psutil.Popen] = []
 
     def start(command: list[str]) -> psutil.Popen:
         earlier = set(LOGS.iterdir())
+        if TRAINING not in command and "flows.train" not in command:
+            hold(small)
         with Path("ending.log").open("w") as log:
             process = psutil.Popen(
                 command, cwd=small, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         processes.append(process)
-        wait_for(lambda: process.poll() is not None or set(LOGS.iterdir()) - earlier, log_of_the_end)
+        began = lambda: WAITING.exists() or set(LOGS.iterdir()) - earlier  # noqa: E731
+        wait_for(lambda: process.poll() is not None or began(), log_of_the_end)
         assert process.poll() is None, Path("ending.log").read_text()
         return process
 
@@ -78,7 +87,7 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 def stage_of(process: psutil.Process) -> psutil.Process:
     """Return the process of the stage that a `dvc repro` runs."""
-    return next(child for child in process.children(recursive=True) if "flows.train" in child.cmdline())
+    return next(child for child in process.children(recursive=True) if "flows.ingest" in child.cmdline())
 
 
 def send(process: psutil.Process, number: int) -> None:
@@ -89,10 +98,11 @@ def send(process: psutil.Process, number: int) -> None:
         process.send_signal(number)
 
 
-@pytest.mark.parametrize(("started", "end"), [(started, end) for started, ends in TESTED.items() for end in ends])
+@pytest.mark.parametrize(("started", "end"), TESTED)
 def test_nothing_is_lost_and_nothing_is_left(start, small, settings, started, end):
-    outputs, parameters, lock = contents(MODEL), Path("params.yaml").read_bytes(), Path("dvc.lock").read_bytes()
-    process = start(STARTED[started])
+    stage = TRAINING if (started, end) in TRAINED else WAITING_STAGE
+    outputs, parameters, lock = contents(OUTPUTS[stage]), *(Path(name).read_bytes() for name in SHARED)
+    process = start(command_of(started, stage))
     processes = family(process)
     for number in ENDS[end]:
         if started == "the stage of a dvc repro":
@@ -106,22 +116,25 @@ def test_nothing_is_lost_and_nothing_is_left(start, small, settings, started, en
     assert process.wait() != 0
     log = Path("ending.log").read_text()
     assert "Traceback" not in log
-    assert contents(MODEL) == outputs
+    assert contents(OUTPUTS[stage]) == outputs
     if (started, end) == ("an experiment of the flow", "kill -9"):
-        again = [*DVC, "repro", "--force", "-s", "ingest@line"]
+        again = [*DVC, "repro", "--force", "-s", "ingest@iris"]
         refused = subprocess.run(again, cwd=small, env=settings, capture_output=True, text=True, check=False)
         assert "an experiment was killed before it had restored the workspace" in refused.stderr
-    # Also puts params.yaml back after a kill -9 of an experiment, and finds no lock that is left.
-    planned = subprocess.run([*PIPELINE, "--dry"], cwd=small, env=settings, capture_output=True, text=True, check=False)
-    assert planned.returncode == 0, planned.stderr
-    assert Path("params.yaml").read_bytes() == parameters
-    assert Path("dvc.lock").read_bytes() == lock
+    if started == "an experiment of the flow":  # also puts params.yaml back after a kill -9
+        planned = subprocess.run(
+            [*PIPELINE, "--dry"], cwd=small, env=settings, capture_output=True, text=True, check=False
+        )
+        assert planned.returncode == 0, planned.stderr
+    with exclusive_workspace(), Repo() as repo, repo.lock:  # none of these locks is left
+        pass
+    assert [Path(name).read_bytes() for name in SHARED] == [parameters, lock]
     if end != "kill -9":
         assert not Path(".staging/before-experiment").exists()
 
 
 def test_a_stage_whose_dvc_is_killed_publishes_nothing_and_says_why_it_ends(start):
-    process = start(STARTED["dvc repro"])
+    process = start(command_of("dvc repro", WAITING_STAGE))
     processes = family(process)
     process.kill()
     wait_for(lambda: "error: the DVC that ran this stage has ended." in log_of_the_end(), log_of_the_end)
@@ -129,8 +142,8 @@ def test_a_stage_whose_dvc_is_killed_publishes_nothing_and_says_why_it_ends(star
 
 
 def test_a_fork_server_that_is_killed_costs_its_stages_alone(start, small, settings):
-    outputs = contents(MODEL)
-    process = start([*PIPELINE, "train@linear_neuron"])
+    outputs = contents(OUTPUTS[TRAINING])
+    process = start([*PIPELINE, TRAINING])
     processes = family(process)
     [server] = [child for child in process.children() if "multiprocessing.forkserver" in " ".join(child.cmdline())]
     server.kill()
@@ -139,7 +152,7 @@ def test_a_fork_server_that_is_killed_costs_its_stages_alone(start, small, setti
     log = Path("ending.log").read_text()
     assert "train@linear_neuron failed" in log
     assert "Traceback" not in log
-    assert contents(MODEL) == outputs
+    assert contents(OUTPUTS[TRAINING]) == outputs
 
 
 def test_a_flow_goes_on_where_no_process_can_be_forked_ahead(small, settings, monkeypatch):
@@ -153,7 +166,7 @@ def test_a_flow_goes_on_where_no_process_can_be_forked_ahead(small, settings, mo
 
 
 def test_nohup_keeps_its_meaning(start):
-    process = start(["nohup", *TRAIN])
+    process = start(["nohup", *command_of("a stage by hand", WAITING_STAGE)])
     os.killpg(os.getpgid(process.pid), signal.SIGHUP)
     time.sleep(3)
     assert process.is_running()

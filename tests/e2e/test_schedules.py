@@ -18,7 +18,8 @@ from orchestration.prefect.server import start_server, stop
 from runtime.errors import UserError
 from tests.support.processes import wait_for
 from tests.support.servers import open_ui, sign_in
-from tests.support.workspaces import DVC, ROOT, edit_params, make_workspace
+from tests.support.waiting import hold, make_it_wait, wait_until_it_waits
+from tests.support.workspaces import DVC, ROOT, make_workspace
 
 pytestmark = [pytest.mark.xdist_group("schedule"), pytest.mark.timeout(600)]
 
@@ -123,17 +124,18 @@ def test_a_schedule_of_every_minute_runs_and_does_so_after_a_restart_with_its_ho
 
 
 def test_a_run_that_nobody_takes_is_late_and_a_cancelled_one_leaves_no_process(small_workspace, environment):
-    edit_params(small_workspace, models__iris_perceptron__fit__epochs=100_000)
+    make_it_wait(small_workspace)
+    hold(small_workspace)
     with open_ui(small_workspace, environment) as ui:
-        found = ui.get("/deployments/name/train model/train").json()["id"]
+        found = ui.get("/deployments/name/pipeline/pipeline").json()["id"]
         ui.patch("/work_pools/heaviside", json={"is_paused": True}).raise_for_status()
-        asked = {"parameters": {"model": "iris_perceptron"}, "state": {"type": "SCHEDULED"}}
+        asked = {"parameters": {"targets": ["ingest@line"]}, "state": {"type": "SCHEDULED"}}
         run = ui.post(f"/deployments/{found}/create_flow_run", json=asked).json()["id"]
 
         def state() -> dict:
             return ui.get(f"/flow_runs/{run}").json()["state"]
 
-        def trains() -> list[psutil.Process]:
+        def processes() -> list[psutil.Process]:
             found = []
             for process in psutil.process_iter():
                 try:
@@ -144,14 +146,13 @@ def test_a_run_that_nobody_takes_is_late_and_a_cancelled_one_leaves_no_process(s
             return [process for process in found if "flows.ui" not in process.cmdline()]
 
         wait_for(lambda: state()["name"] == "Late", state)
-        idle = {process.pid for process in trains()}
+        idle = {process.pid for process in processes()}
         ui.patch("/work_pools/heaviside", json={"is_paused": False}).raise_for_status()
-        query = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
-        wait_for(lambda: ui.post("/flow_runs/filter", json={**query}).json(), state)
-        assert {process.pid for process in trains()} - idle
+        wait_until_it_waits(small_workspace, state)
+        assert {process.pid for process in processes()} - idle
         ui.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
         wait_for(lambda: state()["type"] == "CANCELLED", state)
-        wait_for(lambda: not {process.pid for process in trains()} - idle, trains, 120)
+        wait_for(lambda: not {process.pid for process in processes()} - idle, processes, 120)
 
 
 def test_the_first_registration_takes_the_schedule_of_the_file(registered):

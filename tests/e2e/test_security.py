@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from prefect.settings import PREFECT_HOME, temporary_settings
 
 from orchestration.prefect.server import SECRET, start_server, stop
 from tests.support.servers import open_ui, serve, sign_in
-from tests.support.workspaces import DVC, ROOT, make_workspace
+from tests.support.workspaces import DVC, MIGRATED, ROOT, make_workspace
 
 pytestmark = [pytest.mark.xdist_group("security"), pytest.mark.timeout(600)]
 
@@ -235,10 +236,9 @@ def test_a_command_that_reached_the_server_all_the_same_is_not_run(ui, tmp_path)
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("ending", ["", "/"])
-def test_a_run_in_the_terminal_may_report_to_the_server_of_make_ui(ui, run, ending):
+def test_a_run_in_the_terminal_may_report_to_the_server_of_make_ui(ui, run):
     count = ui.post("/flow_runs/count", json={}).json()
-    done = run("ingest", "line", PREFECT_API_URL=f"{str(ui.base_url).rstrip('/').removesuffix('/api')}{ending}")
+    done = run("ingest", "line", PREFECT_API_URL=f"{str(ui.base_url).rstrip('/').removesuffix('/api')}/")
     assert done.returncode == 0, done.stderr
     assert ui.post("/flow_runs/count", json={}).json() == count + 1
 
@@ -253,7 +253,7 @@ def test_what_is_set_for_another_server_reaches_neither_ours_nor_its_clients(run
     try:
         for name, text in files.items():
             (small_workspace / name).write_text(text)
-        done = run("pipeline", "ingest@line", "--force")
+        done = run("ingest", "line")
     finally:
         for name in files:
             (small_workspace / name).unlink()
@@ -261,7 +261,7 @@ def test_what_is_set_for_another_server_reaches_neither_ours_nor_its_clients(run
 
 
 def test_the_stages_of_dvc_repro_share_a_server_that_asks_for_the_secret(small_workspace, environment):
-    command = [*DVC, "repro", "--force", "prepare@line"]
+    command = [*DVC, "repro", "--force", "ingest@line"]
     done = subprocess.run(
         command,
         cwd=small_workspace,
@@ -319,11 +319,13 @@ def test_a_server_that_does_not_start_says_why_in_one_line(run, tmp_path, what):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_another_database_for_the_server_of_make_ui_is_named_by_a_variable_of_ours(tmp_path):
-    database = tmp_path / "elsewhere.db"
+def test_another_database_for_the_server_of_make_ui_is_named_by_a_variable_of_ours(tmp_path, environment):
+    database = shutil.copy(MIGRATED[0], tmp_path / "elsewhere.db")
     with temporary_settings({PREFECT_HOME: tmp_path}), pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEAVISIDE_PREFECT_DATABASE", f"sqlite+aiosqlite:///{database}")
         patch.chdir(ROOT)
-        stop(start_server(psutil.Process(), tmp_path / "server", pages=True))
-    assert database.exists()
+        supervisor = start_server(psutil.Process(), tmp_path / "server", pages=True)
+        opened = {file.path for child in psutil.Process(supervisor.pid).children() for file in child.open_files()}
+        stop(supervisor)
+    assert str(database) in opened
     assert not (tmp_path / "prefect.db").exists()

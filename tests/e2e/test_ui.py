@@ -13,7 +13,8 @@ import pytest
 
 from orchestration.prefect.server import free_port
 from tests.support.processes import wait_for
-from tests.support.ui import LAST_STATES, SECONDS, Ui, make_it_wait, processes, start_ui
+from tests.support.ui import LAST_STATES, SECONDS, Ui, processes, start_ui
+from tests.support.waiting import hold, make_it_wait, release, wait_until_it_waits
 from tests.support.workspaces import ROOT, clone
 
 pytestmark = [pytest.mark.xdist_group("ui"), pytest.mark.timeout(600)]
@@ -68,8 +69,8 @@ def test_a_run_that_ends_without_a_word_frees_the_slot(ui, workspace, environmen
     subprocess.run(
         [sys.executable, "-m", "flows.pipeline", "--dry"], cwd=workspace, env=environment, check=True
     )  # puts back what the killed experiments before have left
-    (workspace / ".git/wait").unlink()
-    after = ui.start_run("train model/train", model="linear_neuron")
+    release(workspace)
+    after = ui.start_run("pipeline/pipeline", targets=["ingest@line"])
     assert ui.ended(after)["state"]["type"] == "COMPLETED"
 
 
@@ -78,11 +79,12 @@ def test_a_run_from_a_terminal_that_lives_is_left_alone(ui, workspace, environme
     configured = {"PREFECT_API_URL": f"http://127.0.0.1:{ui.port}/api"}
     if secret.exists():
         configured["PREFECT_API_AUTH_STRING"] = secret.read_text()
-    (workspace / ".git/wait").touch()
+    hold(workspace)
     command = [sys.executable, "-m", "flows.pipeline", "--force", "ingest@line"]
     run = subprocess.Popen(command, cwd=workspace, env={**environment, **configured})
     wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
     found = wait_for(lambda: ui.http("POST", "flow_runs/filter", **wanted), "the run")
+    wait_until_it_waits(workspace)
     time.sleep(20)  # several looks for dead runs
     assert run.poll() is None
     assert ui.run(found[0]["id"])["state"]["type"] == "RUNNING"

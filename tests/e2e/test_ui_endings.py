@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import wait_for
-from tests.support.ui import Ui, make_it_wait, processes, start_ui
+from tests.support.ui import Ui, processes, start_ui
+from tests.support.waiting import make_it_wait
 from tests.support.workspaces import ROOT, contents, edit_params
 
 pytestmark = pytest.mark.timeout(600)
@@ -192,12 +193,11 @@ def test_the_last_scheduled_runs_are_told_with_and_without_a_server(start, works
     assert nothing.returncode == 0, nothing.stderr
     assert "No scheduled run yet." in nothing.stdout
     ui = start()
-    deployment = ui.http("GET", "deployments/name/train model/train")["id"]
+    deployment = ui.http("GET", "deployments/name/pipeline/pipeline")["id"]
     first = (datetime.now(UTC) + timedelta(seconds=30)).isoformat()
     schedule = {"schedule": {"interval": 30, "anchor_date": first, "timezone": "UTC"}, "active": True}
-    ui.http(
-        "POST", f"deployments/{deployment}/schedules", json=[{**schedule, "parameters": {"model": "linear_neuron"}}]
-    )
+    parameters = {"targets": ["receive@line"]}
+    ui.http("POST", f"deployments/{deployment}/schedules", json=[{**schedule, "parameters": parameters}])
 
     def scheduled(*states: str) -> bool:
         with closing(sqlite3.connect(workspace / ".prefect/prefect.db", timeout=60)) as database:
@@ -206,7 +206,7 @@ def test_the_last_scheduled_runs_are_told_with_and_without_a_server(start, works
 
     def told(state: str) -> str | None:
         done = last(workspace, environment)
-        lines = [line for line in done.stdout.splitlines() if line.strip().startswith("train ")]
+        lines = [line for line in done.stdout.splitlines() if line.strip().startswith("pipeline ")]
         return lines[0] if lines and state in lines[0] and done.returncode == (state != "Completed") else None
 
     wait_for(lambda: scheduled("COMPLETED"), "a scheduled run that completes")
@@ -227,4 +227,4 @@ def test_the_last_scheduled_runs_are_told_with_and_without_a_server(start, works
         database.commit()
     unplanned = last(workspace, environment)
     assert unplanned.returncode == 1
-    assert "the schedule of `train` is on, but no run has been planned since" in unplanned.stdout
+    assert "the schedule of `pipeline` is on, but no run has been planned since" in unplanned.stdout

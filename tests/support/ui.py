@@ -12,29 +12,10 @@ import psutil
 from orchestration.prefect.server import free_port
 from orchestration.prefect.ui_processes import MARK
 from tests.support.processes import wait_for
-from tests.support.workspaces import commit
+from tests.support.waiting import hold, wait_until_it_waits
 
 SECONDS = 240  # a test waits at most so long for anything
 
-
-# Appended to the data set `line` of a workspace: its `ingest` waits as long as the file .git/wait is there.
-WAIT = """
-
-import dataclasses  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-
-def wait_and_generate() -> pa.Table:
-    if Path(".git/wait").exists():
-        print("waiting", flush=True)
-    while Path(".git/wait").exists():
-        time.sleep(0.1)
-    return generate()
-
-
-DATASET = dataclasses.replace(DATASET, fetch=wait_and_generate, generate=wait_and_generate)
-"""
 LAST_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -84,11 +65,9 @@ class Ui:
 
     def waiting_run(self) -> str:
         """Start an experiment whose `ingest@line` waits, and return its run's id when it does; see `make_it_wait`."""
-        log = self.workspace / ".prefect/worker.log"
-        size = len(log.read_text())
-        (self.workspace / ".git/wait").touch()
+        hold(self.workspace)
         id = self.start_run("pipeline/pipeline", targets=["ingest@line"], force=True, settings=["seed=7"])
-        wait_for(lambda: "- waiting\n" in log.read_text()[size:], lambda: log.read_text()[size:])
+        wait_until_it_waits(self.workspace, (self.workspace / ".prefect/worker.log").read_text)
         assert "seed: 7" in (self.workspace / "params.yaml").read_text()
         return id
 
@@ -107,18 +86,6 @@ class Ui:
 
     def wait(self) -> int:
         return self.process.wait(timeout=SECONDS)
-
-
-def make_it_wait(workspace: Path, environment: dict[str, str]) -> None:
-    """Let `ingest@line` wait as long as the file .git/wait is there, which takes no processor time as a training does.
-
-    Args:
-        workspace: a repository.
-        environment: of git.
-    """
-    code = workspace / "datasets/line.py"
-    code.write_text(code.read_text() + WAIT)
-    commit(workspace, environment)
 
 
 def start_ui(workspace: Path, environment: dict[str, str], wait: bool = True) -> Ui:
