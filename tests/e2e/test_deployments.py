@@ -13,8 +13,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from config.params import load_params
+from tests.support.processes import wait_for
 from tests.support.servers import open_ui
-from tests.support.workspaces import DVC, ROOT, clone, contents, edit_params
+from tests.support.waiting import hold, make_it_wait, release, wait_until_it_waits
+from tests.support.workspaces import DVC, ROOT, clone, contents
 
 pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600)]
 
@@ -27,10 +29,11 @@ DEPLOYMENTS = {
 
 
 @pytest.fixture(scope="module")
-def workspace(two_models, tmp_path_factory) -> Path:
+def workspace(two_models, environment, tmp_path_factory) -> Path:
     """A workspace after a `pipeline`, whose own server the fixture `ui` starts."""
     folder = clone(two_models, tmp_path_factory.mktemp("deployments") / "with a space")
     shutil.copy(ROOT / "prefect.yaml", folder)
+    make_it_wait(folder, environment)
     return folder
 
 
@@ -73,12 +76,6 @@ def ended(ui: httpx.Client, response: httpx.Response, seconds: float = 600) -> d
             return run
         time.sleep(0.5)
     raise AssertionError(run["state"])
-
-
-def subflow_of(ui: httpx.Client, response: httpx.Response) -> str:
-    """Return the id of the flow that a stage of the run has started, or of the run while there is none."""
-    query = {"flow_runs": {"parent_flow_run_id": {"any_": [response.json()["id"]]}}}
-    return next((run["id"] for run in ui.post("/flow_runs/filter", json=query).json()), response.json()["id"])
 
 
 def logs(ui: httpx.Client, run: dict) -> str:
@@ -142,7 +139,7 @@ def test_two_runs_started_at_once_run_one_after_the_other_and_through_dvc(ui, dv
     first, second = sorted(runs.values(), key=lambda run: run["start_time"])
     assert first["end_time"] <= second["start_time"]
     assert runs["train-iris_mlp"]["name"] == "train-iris_mlp"
-    assert "up to date" in dvc("status")
+    assert "up to date" in dvc("status", "train@iris_mlp")
     assert_shows_the_metrics(ui, runs["pipeline"])
 
 
@@ -154,23 +151,19 @@ def assert_shows_the_metrics(ui: httpx.Client, run: dict) -> None:
 
 
 def test_a_cancelled_run_leaves_everything_as_it_was(ui, workspace, dvc):
-    before = contents(workspace / "artifacts/iris_mlp")
-    edit_params(workspace, models__iris_mlp__fit__epochs=1_000_000)
-    response = start(ui, "pipeline", targets=["train@iris_mlp"])
+    before = contents(workspace / "data/raw")
+    hold(workspace)
+    response = start(ui, "pipeline", targets=["ingest@line"], force=True)
     address = f"/flow_runs/{response.json()['id']}"
-    deadline = time.monotonic() + 300
-    while "epoch" not in logs(ui, {"id": subflow_of(ui, response)}):
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    wait_until_it_waits(workspace)
     ui.post(f"{address}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
     run = ended(ui, response)
+    release(workspace)
     assert run["state"]["type"] == "CANCELLED"
-    edit_params(workspace, models__iris_mlp__fit__epochs=1)
-    while len(contents(workspace / "artifacts/iris_mlp")) < len(before):  # the worker tells of it a little earlier
-        assert time.monotonic() < deadline
-        time.sleep(1)
-    assert contents(workspace / "artifacts/iris_mlp") == before
-    assert "up to date" in dvc("status", "train@iris_mlp")
+    # The worker tells of it a little earlier.
+    wait_for(lambda: len(contents(workspace / "data/raw")) == len(before), "the outputs")
+    assert contents(workspace / "data/raw") == before
+    assert "up to date" in dvc("status", "ingest@line")
 
 
 def test_smoke_runs_the_whole_graph_on_the_sample_beside_the_workspace(ui, workspace):

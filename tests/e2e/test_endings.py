@@ -35,6 +35,8 @@ NAMES = ("an experiment of the flow", "a stage by hand", "dvc repro", "the stage
 TESTED = [(name, end) for name in NAMES[:3] for end in ENDS] + [(NAMES[3], "kill"), (NAMES[3], "kill -9")]
 # Those with a training, whose process is that of TensorFlow. All others have a stage that waits.
 TRAINED = [(NAMES[0], "Ctrl-C"), (NAMES[0], "kill -9"), (NAMES[1], "Ctrl-C"), (NAMES[2], "kill")]
+# Those with a server of their own, which has to end, too.
+WITH_SERVER = ("Ctrl-C", "a closed terminal", "kill -9")
 
 
 def command_of(name: str, stage: str) -> list[str]:
@@ -46,20 +48,25 @@ def command_of(name: str, stage: str) -> list[str]:
 
 
 @pytest.fixture
-def start(small, environment, monkeypatch) -> Iterator[Callable[[list[str]], psutil.Process]]:
+def start(small, environment, settings, monkeypatch) -> Iterator[Callable[..., psutil.Process]]:
     """Start a command of a stage in a session of its own, and return when that trains or waits."""
     monkeypatch.chdir(small)
     make_it_wait(small, environment)
     edit_params(small, models__linear_neuron__fit__epochs=LONG)
     processes: list[psutil.Popen] = []
 
-    def start(command: list[str]) -> psutil.Popen:
+    def start(command: list[str], own_server: bool = True) -> psutil.Popen:
         earlier = set(LOGS.iterdir())
         if TRAINING not in command and "flows.train" not in command:
             hold(small)
         with Path("ending.log").open("w") as log:
             process = psutil.Popen(
-                command, cwd=small, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=small,
+                env=environment if own_server else settings,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         processes.append(process)
         began = lambda: WAITING.exists() or set(LOGS.iterdir()) - earlier  # noqa: E731
@@ -102,7 +109,7 @@ def send(process: psutil.Process, number: int) -> None:
 def test_nothing_is_lost_and_nothing_is_left(start, small, settings, started, end):
     stage = TRAINING if (started, end) in TRAINED else WAITING_STAGE
     outputs, parameters, lock = contents(OUTPUTS[stage]), *(Path(name).read_bytes() for name in SHARED)
-    process = start(command_of(started, stage))
+    process = start(command_of(started, stage), own_server=end in WITH_SERVER)
     processes = family(process)
     for number in ENDS[end]:
         if started == "the stage of a dvc repro":
@@ -143,7 +150,7 @@ def test_a_stage_whose_dvc_is_killed_publishes_nothing_and_says_why_it_ends(star
 
 def test_a_fork_server_that_is_killed_costs_its_stages_alone(start, small, settings):
     outputs = contents(OUTPUTS[TRAINING])
-    process = start([*PIPELINE, TRAINING])
+    process = start([*PIPELINE, TRAINING], own_server=False)
     processes = family(process)
     [server] = [child for child in process.children() if "multiprocessing.forkserver" in " ".join(child.cmdline())]
     server.kill()
@@ -166,7 +173,7 @@ def test_a_flow_goes_on_where_no_process_can_be_forked_ahead(small, settings, mo
 
 
 def test_nohup_keeps_its_meaning(start):
-    process = start(["nohup", *command_of("a stage by hand", WAITING_STAGE)])
+    process = start(["nohup", *command_of("a stage by hand", WAITING_STAGE)], own_server=False)
     os.killpg(os.getpgid(process.pid), signal.SIGHUP)
     time.sleep(3)
     assert process.is_running()
