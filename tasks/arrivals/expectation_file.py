@@ -16,6 +16,7 @@ from runtime.errors import UserError
 from tasks.data.contracts import Number, Source
 
 LINE = 120  # characters of a line of the file
+LEAST_WHOLE = 1000  # train rows without a fraction: with fewer, such as six points of a line, it may be chance
 
 
 def ascending(values: list[float]) -> list[float]:
@@ -37,10 +38,11 @@ class Spread(Section):
 
 
 class Numbers(Spread):
-    """A column of numbers. type: that of Arrow."""
+    """A column of numbers. type: that of Arrow. whole: whether each is a whole number, though the type has others."""
 
     holds: Literal["numbers"] = "numbers"
     type: str
+    whole: bool = False
 
 
 class Classes(Section):
@@ -117,6 +119,7 @@ range      each value lies in it. Inferred: train's extremes, moved away from th
 quartiles  of train. A batch in other units has another median: it may be off by `tolerance.factor` or by
            `tolerance.spreads` standard deviations (interquartile range / 1.349), whichever is more, plus chance.
            Its interquartile range may be `tolerance.width` times train's, plus chance.
+whole      true: each value is a whole number. Inferred where all of {least_whole:,} train rows or more have one.
 classes    their shares of train. The share of rows that another class has may be `tolerance.shares`, plus chance.
 repeats    the greatest share of rows that equal another row of the batch, or an earlier row of the data set.
 No value may be missing."""
@@ -137,6 +140,7 @@ def to_text(expectations: Expectations, slack: float) -> str:
         rows=expectations.train_rows,
         source=expectations.source,
         slack=f"{100 * slack:.0f} %",
+        least_whole=LEAST_WHOLE,
     )
     root.yaml_set_start_comment(head)
     stream = io.StringIO()
@@ -149,6 +153,8 @@ def to_text(expectations: Expectations, slack: float) -> str:
 def written(column: dict[str, Any]) -> CommentedMap:
     """Return a column for ruamel: in one line, unless its parts have parts."""
     ordered = {"holds": column["holds"], "type": column["type"], **column}
+    if not ordered.get("whole"):
+        ordered.pop("whole", None)
     if not any(isinstance(part, dict) for part in column.values()):
         return in_one_line(ordered)
     return CommentedMap({key: in_one_line(part) for key, part in ordered.items()})

@@ -17,7 +17,7 @@ from config.params import load_params
 from datasets.dataset import SPLIT_COLUMN, Dataset, to_values
 from runtime.errors import UserError
 from tasks.arrivals.distances import class_shares, total_variation
-from tasks.arrivals.expectation_file import Classes, Expectations, Pictures, Spread, Tolerance, read_file
+from tasks.arrivals.expectation_file import Classes, Expectations, Numbers, Pictures, Spread, Tolerance, read_file
 from tasks.arrivals.failures import Failure
 from tasks.arrivals.inference import infer
 from tasks.arrivals.pictures import summarise
@@ -31,6 +31,7 @@ CHUNK = 65_536  # rows that are checked at a time
 # Chance explains a difference of this many standard errors, or one of this probability: once in a million batches.
 ERRORS = 5.0
 CHANCE = 1e-6
+FRACTION = 1e-6  # that a whole number may have, as what rounding leaves
 NORMAL_IQR = 1.349  # interquartile range of a normal distribution, in standard deviations
 # Standard errors for n rows of a normal distribution, times the root of n: of the median in standard deviations, and of
 # the interquartile range as a share of it (H. Cramér, Mathematical Methods of Statistics, 1946, 28.5).
@@ -174,7 +175,7 @@ def spreads(columns: list[str], expectations: Expectations) -> dict[str, tuple[s
 def check_values(
     frame: "pd.DataFrame", columns: list[str], expectations: Expectations
 ) -> Iterator[tuple[list[Failure], int]]:
-    """Yield for each column and reason how many values are missing, out of range, or no class, and the first FIRST.
+    """Yield for each column and reason how many values are wrong, and the first FIRST.
 
     Args:
         frame: of `measure`.
@@ -189,7 +190,10 @@ def check_values(
         low, high = spread.range
         text = f"{'' if label == name else label + ' '}outside of {low:g} to {high:g}"
         missing = name in column_of.values()  # told by another number of the same picture
-        schema[label] = pandera.Column(checks=pandera.Check.in_range(low, high, error=text), nullable=missing)
+        checks = [pandera.Check.in_range(low, high, error=text)]
+        if isinstance(spread, Numbers) and spread.whole:
+            checks.append(pandera.Check(are_whole, error="no whole number, as all of train are: other units?"))
+        schema[label] = pandera.Column(checks=checks, nullable=missing)
         column_of[label] = name
     for name in columns:
         expected = expectations.columns[name]
@@ -206,6 +210,11 @@ def check_values(
             first = group.sort_values("index").head(FIRST)
             values = zip(first["index"], first["failure_case"], strict=True)
             yield [Failure(int(row), name, f"{value}", reason) for row, value in values], len(group)
+
+
+def are_whole(values: "pd.Series") -> "pd.Series":
+    """Return for each value whether it has no fraction beyond rounding; infinity, which is out of range, has none."""
+    return ((values - values.round()).abs() <= FRACTION) | np.isinf(values)
 
 
 def listed(found: Iterable[tuple[list[Failure], int]]) -> list[Failure]:

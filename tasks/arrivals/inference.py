@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from datasets.dataset import Dataset, to_values
 from tasks.arrivals.expectation_file import (
+    LEAST_WHOLE,
     Classes,
     Column,
     Expectations,
@@ -75,8 +76,10 @@ def infer_column(dataset: Dataset, name: str, column: pa.ChunkedArray) -> Column
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return Text(type=str(kind))
     bound = dict(zip(dataset.place or (), DEGREES, strict=False)).get(name, math.inf)
-    spread = infer_spread(to_values(column).astype(np.float64), -bound, bound)
-    return Numbers(type=str(kind), range=spread.range, quartiles=spread.quartiles)
+    values = to_values(column).astype(np.float64)
+    spread = infer_spread(values, -bound, bound)
+    whole = pa.types.is_floating(kind) and len(values) >= LEAST_WHOLE and bool((values == np.round(values)).all())
+    return Numbers(type=str(kind), range=spread.range, quartiles=spread.quartiles, whole=whole)
 
 
 def infer_pictures(pictures: np.ndarray, kind: pa.FixedShapeTensorType) -> Pictures:

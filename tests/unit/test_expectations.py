@@ -14,7 +14,7 @@ from datasets import dataset_names, get_dataset
 from datasets.dataset import image_type, to_column, to_values
 from flows.expectations import infer_file
 from runtime.errors import UserError
-from tasks.arrivals.expectation_file import Expectations, read_file, to_text
+from tasks.arrivals.expectation_file import Expectations, Numbers, read_file, to_text
 from tasks.arrivals.expectations import FIRST, Failure, check_batch, read_expectations
 from tasks.arrivals.inference import infer, slack_of
 from tests.support.workspaces import ROOT, edit_params
@@ -71,6 +71,44 @@ def test_a_column_in_other_units_is_told_by_name(factor, column, seed):
     found = failures("california_housing", with_column(batch, column, batch[column].to_numpy() * factor))
     assert {failure.column for failure in found} == {column}
     assert any("other units?" in failure.reason for failure in found)
+
+
+@pytest.mark.parametrize("column", ["HouseAge", "Population"])
+def test_fractions_in_a_column_of_whole_numbers_are_told_and_rounding_is_not(column):
+    batch = drawn("california_housing", 200)
+    values = batch[column].to_numpy()
+    assert failures("california_housing", with_column(batch, column, values + 9e-7)) == []
+    found = failures("california_housing", with_column(batch, column, values * 1.1))
+    assert told(found[:FIRST]) == {(column, "no whole number, as all of train are: other units?")}
+    first = int(np.flatnonzero(values % 10)[0])
+    assert (found[0].row, float(found[0].value)) == (first, values[first] * 1.1)
+    assert found[-1].value == f"{np.count_nonzero(values % 10)} rows"
+
+
+def test_whole_numbers_are_inferred_from_many_rows_of_a_type_that_has_fractions():
+    def whole(name: str, rows: pa.Table) -> set[str]:
+        columns = infer(get_dataset(name), rows, "sample").columns
+        return {column for column, expected in columns.items() if isinstance(expected, Numbers) and expected.whole}
+
+    rows, _ = sample("california_housing")
+    assert whole("california_housing", rows) == {"HouseAge", "Population"}
+    assert whole("california_housing", with_value(rows, "HouseAge", 5, 20.5)) == {"Population"}
+    assert whole("california_housing", rows.slice(0, 999)) == set()
+    assert whole("line", sample("line")[0]) == set()
+    integers = with_column(rows, "Population", rows["Population"].cast(pa.int64()).combine_chunks())
+    assert whole("california_housing", integers) == {"HouseAge"}
+
+
+def test_a_file_may_leave_out_that_numbers_are_whole(workspace):
+    rows, expectations = sample("california_housing")
+    text = to_text(expectations, slack_of(rows.num_rows))
+    assert text.count(", whole: true}") == 2
+    paths.EXPECTATIONS.mkdir(parents=True)
+    paths.expectations_file("california_housing").write_text(text.replace(", whole: true}", "}"))
+    older = read_file(HOUSING)
+    assert older is not None
+    batch = drawn("california_housing", 200)
+    assert check_batch(HOUSING, with_column(batch, "Population", batch["Population"].to_numpy() * 1.1), older) == []
 
 
 def test_rows_of_which_half_are_in_other_units_are_told():
