@@ -228,6 +228,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=1, help="how often test_retrain_killed.py kills a run")
+    parser.addoption("--batches", type=int, default=100, help="how many batches test_real_drift.py draws for a share")
     parser.addoption("--kill-seed", type=int, default=0, help="of the moments of these kills")
 
 

@@ -288,6 +288,19 @@ def calibrate(reference: Reference, rows: int, rate: float = RATE, resamples: in
     return Limits(rows, rate, np.maximum(together * own * scale, NOTABLE))
 
 
+def cells_of(reference: Reference, rows: pa.Table, predictions: Predictions | None = None) -> np.ndarray:
+    """Return the cells of rows in each measure, int64 [rows, measures], numbered as those of the train rows.
+
+    Args:
+        reference: the train rows.
+        rows: raw rows.
+        predictions: for these rows, of the models that `reference` has predictions of.
+    """
+    values = values_of(reference.dataset, rows, reference.components, predictions or {})
+    encoded = [measure.encode(values[measure.name].values) for measure in reference.measures]
+    return np.stack(encoded, axis=1) + reference.starts[:-1]
+
+
 def effects_of(reference: Reference, batches: list[np.ndarray]) -> np.ndarray:
     """Return the effects, float64 [batches, measures], of batches of train rows, each given by the rows' numbers."""
     return effects_by_cells(reference, [reference.cells[rows] for rows in batches])
@@ -313,9 +326,7 @@ def compare(
         name: of the batch.
         predictions: for the batch, of the models that `reference` has predictions of.
     """
-    values = values_of(reference.dataset, batch, reference.components, predictions or {})
-    encoded = [measure.encode(values[measure.name].values) for measure in reference.measures]
-    [effects] = effects_by_cells(reference, [np.stack(encoded, axis=1) + reference.starts[:-1]])
+    [effects] = effects_by_cells(reference, [cells_of(reference, batch, predictions)])
     columns = [
         ColumnDrift(
             column=measure.name,
