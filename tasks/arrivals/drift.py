@@ -33,12 +33,19 @@ TAIL = 0.02  # of train at either end: numbers beyond are moved there, so that a
 BEYOND = 2.0  # standard deviations by which numbers beyond all of train are moved away from it
 ROUNDING = 0.01  # standard deviations beyond the extremes of train that are no difference
 STRIPS = 8  # of longitude, and regions of each by latitude, with as many train rows each
+TENTHS = 10  # of the train rows by one coordinate: a part that is missing shows in few cells more clearly than in many
 COMPONENTS = 5  # principal components of the train pictures
 FITTED = 10_000  # pictures that they are computed from
 CHUNK = 4096  # pictures at a time
 BLOCK = 100  # resamples at a time
 NORMAL_IQR = 1.349  # interquartile range of a normal distribution, in standard deviations
-DISTANCES = {"numbers": "Wasserstein", "classes": "Hellinger", "place": "Hellinger"}
+Kind = Literal["numbers", "classes", "place", "tenths"]
+DISTANCES: dict[Kind, str] = {
+    "numbers": "Wasserstein",
+    "classes": "Hellinger",
+    "place": "Hellinger",
+    "tenths": "Hellinger",
+}
 
 Predictions = dict[str, np.ndarray]
 
@@ -46,7 +53,7 @@ Predictions = dict[str, np.ndarray]
 class Values(NamedTuple):
     """What is measured of rows. values: float64 [rows], int64 [rows] of classes, or float64 [rows, 2] of places."""
 
-    kind: Literal["numbers", "classes", "place"]
+    kind: Kind
     values: np.ndarray
     classes: int = 0
 
@@ -60,7 +67,7 @@ class Measure:
     """
 
     name: str
-    kind: Literal["numbers", "classes", "place"]
+    kind: Kind
     encode: Callable[[np.ndarray], np.ndarray]
     shares: np.ndarray
     steps: np.ndarray | None
@@ -169,6 +176,7 @@ def values_of(
     if dataset.place:
         places = np.stack([to_values(table[name]) for name in dataset.place], axis=1)
         found[f"region by {' and '.join(dataset.place)}"] = Values("place", places)
+        found |= {f"tenths of {name}": Values("tenths", to_values(table[name])) for name in dataset.place}
     for model, given in predictions.items():
         if given.ndim == 2 and given.shape[1] > 1:
             # Not how sure it is: it is surer of the rows that it was trained on than of any new ones.
@@ -213,6 +221,9 @@ def make_measure(name: str, train: Values) -> Measure:
     elif train.kind == "classes":
         cells = train.classes + 1  # the last one for what is no class
         encode = class_cells(train.classes)
+    elif train.kind == "tenths":
+        cells = TENTHS
+        encode = tenth_cells(train.values)
     else:
         cells = STRIPS * STRIPS
         encode = region_cells(train.values)
@@ -237,6 +248,12 @@ def number_cells(train: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray],
 
 def class_cells(classes: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda values: np.where((values >= 0) & (values < classes), values, classes).astype(np.int64)
+
+
+def tenth_cells(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function that tells the tenth of the train rows, by their size, in which each number lies."""
+    edges = np.quantile(train, np.linspace(0, 1, TENTHS + 1)[1:-1])
+    return lambda values: np.searchsorted(edges, values, side="right")
 
 
 def region_cells(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
