@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 
 from runtime.packages import PACKAGES
 from tests.support.servers import start_server
+from tests.support.warm_python import WarmRun, warm_python
 from tests.support.workspaces import (
     DVC,
     FEW_MODELS,
@@ -161,6 +162,27 @@ def repo(trained: Path, tmp_path: Path) -> Path:
 def small(two_models: Path, tmp_path: Path) -> Path:
     """A git and DVC repository of linear_neuron and iris_mlp after one run of the pipeline flow."""
     return clone(two_models, tmp_path / "two models")
+
+
+@pytest.fixture(scope="module")
+def clean_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmRun]:
+    """Run programs in processes that have nothing but TensorFlow, and none of our code."""
+    with warm_python(tmp_path_factory.mktemp("warm"), "numpy", "pyarrow.parquet", "tensorflow") as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def warm_scores(clean_tensorflow) -> Iterator[None]:
+    """Let `score` start its clean processes from one that has imported TensorFlow."""
+    from tasks.promotion import score
+
+    def run(program: str, arguments: list[str], folder: Path) -> tuple[int, str]:
+        done = clean_tensorflow(program, arguments, folder, {**os.environ})
+        return done.returncode, done.stderr
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score, "run_isolated", run)
+        yield
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """A candidate is judged against the champion: real exports of sample models, in clean processes."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +19,8 @@ from tasks.promotion.verdict import Verdict, read_verdict, write_verdict
 from tasks.publishing.export import describe_origin, export
 from tests.support.training import train
 from tests.support.workspaces import edit_params, make_workspace
+
+pytestmark = [pytest.mark.xdist_group("warm"), pytest.mark.usefixtures("warm_scores")]
 
 GATES = Gates(draws=1000, slice_rows=50, load={"seconds": 240, "tries": 1})
 # name of an export: the model, and its epochs.
@@ -87,8 +87,8 @@ def test_a_better_candidate_is_promoted_and_a_worse_one_is_not_for_new_rows_eith
     assert read_verdict("housing_mlp") == worse
 
 
-def test_the_metrics_are_those_of_the_training(judged, run_train):
-    run_train("iris_mlp")
+def test_the_metrics_are_those_of_the_training(two_models, monkeypatch):
+    monkeypatch.chdir(two_models)
     rows = select_rows("iris", np.array([]))
     verdict = judge("iris_mlp", Version(paths.artifacts_folder("iris_mlp") / "saved_model"), None, rows, GATES, None)
     assert (verdict.outcome, verdict.promote) == ("first", True)
@@ -169,12 +169,3 @@ def test_a_selection_that_makes_no_sense_is_refused(judged, rows):
     selection = RowSelection(*(np.array(part, np.int64) for part in rows))
     with pytest.raises(ValueError, match="row"):
         judge("iris_mlp", version("iris"), None, selection, GATES, None)
-
-
-@pytest.fixture
-def run_train(judged, api_url, monkeypatch):
-    def run(model: str) -> None:
-        monkeypatch.setenv("PREFECT_API_URL", api_url)
-        subprocess.run([sys.executable, "-m", "flows.train", model], cwd=judged, check=True, capture_output=True)
-
-    return run

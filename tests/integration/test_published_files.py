@@ -39,6 +39,7 @@ def test_a_subclassed_network_is_the_functional_one(trained):
     assert sorted(subclassed["layers"], key=key) == sorted(functional["layers"], key=key)
 
 
+@pytest.mark.xdist_group("warm")
 def test_filters_and_maps_are_those_of_the_trained_network(trained):
     import keras
 

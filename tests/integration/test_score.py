@@ -1,7 +1,6 @@
 """A SavedModel that is broken, wrong or too slow is told, in the words of a rule, and stops nothing."""
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from config.gates import LoadLimit
 from datasets.dataset import to_column
 from tasks.promotion import score as scoring
 from tasks.promotion.score import Scored, Unscored, score, write_rows
+
+pytestmark = [pytest.mark.xdist_group("warm"), pytest.mark.usefixtures("warm_scores")]
 
 ROWS = 3000
 PATIENT = LoadLimit(seconds=240, scoring=240, tries=1)
@@ -104,16 +105,18 @@ def asleep_with_many_rows(weight, x):
         (unnamed, ("x",), PATIENT, True, "it has no output 'output', but answer"),
         (not_a_number, ("x",), PATIENT, True, "999 of 3,000 answers are not finite"),
         (doubled, ("y",), PATIENT, False, "it needs y, which the rows lack"),
-        (asleep, ("x",), LoadLimit(seconds=30, tries=1), False, "loading took more than 30 s"),
-        (asleep_with_many_rows, ("x",), LoadLimit(seconds=240, scoring=2, tries=1), True, "scoring took more than 2 s"),
+        (asleep, ("x",), LoadLimit(seconds=5, tries=1), False, "loading took more than 5 s"),
+        (asleep_with_many_rows, ("x",), LoadLimit(seconds=240, scoring=1, tries=1), True, "scoring took more than 1 s"),
     ],
     ids=["too few answers", "no main output", "not finite", "other columns", "sleeps", "sleeps later"],
 )
-def test_wrong_and_late_answers_are_told(tmp_path, rows, answer, columns, limit, ready, told):
+def test_wrong_and_late_answers_are_told_and_no_process_is_left(tmp_path, rows, answer, columns, limit, ready, told):
+    before = {*psutil.Process().children(recursive=True)}
     found = score(export(tmp_path / "model", answer, columns), rows, limit)
     assert isinstance(found, Unscored)
     assert told in found.reason
     assert (found.ready_seconds is not None) == ready
+    assert {*psutil.Process().children(recursive=True)} <= before
 
 
 def remove_variables(model: Path) -> None:
@@ -169,12 +172,3 @@ def test_a_killed_process_is_started_again_and_a_wrong_answer_is_not(tmp_path, r
     codes = [-signal.SIGKILL] * 3
     assert score(tmp_path, rows, LoadLimit(tries=2)).reason == "its process was killed by SIGKILL"
     assert len(started) == 2
-
-
-def test_no_process_is_left_behind(tmp_path, rows):
-    before = set(psutil.Process().children(recursive=True))
-    score(export(tmp_path / "model", asleep), rows, LoadLimit(seconds=5, tries=1))
-    until = time.monotonic() + 60
-    while (left := set(psutil.Process().children(recursive=True)) - before) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not left

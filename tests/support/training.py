@@ -28,10 +28,12 @@ Rows = dict[str, list]
 Answers = Callable[[Path, list[Rows]], list[dict[str, list]]]
 
 
-def train(name: str, logs: Path | None = None) -> tuple[Fitted, dict[str, Examples]]:
-    """Fit model `name`; also return its train and valid examples."""
+def train(name: str, logs: Path | None = None, rows: int | None = None) -> tuple[Fitted, dict[str, Examples]]:
+    """Fit model `name`; also return its train and valid examples, the first `rows` of each or all."""
     params = load_params().model(name)
     examples = {split: read_examples(params, split) for split in ("train", "valid")}
+    if rows:
+        examples = {split: found.take(np.arange(min(rows, found.rows))) for split, found in examples.items()}
     network = network_name(name, read_schema(params.dataset).source)
     folders = {"logs": logs, "checkpoints": paths.checkpoints_folder(name)}
     return fit(name, params, 42, load_params().hardware, **examples, network=network, **folders), examples
@@ -48,18 +50,19 @@ def first(examples: Examples, rows: int):
     return network_input({key: values[:rows] for key, values in examples.inputs.items()})
 
 
-def check_training_and_export(name: str, folder: Path, answers: Answers) -> None:
+def check_training_and_export(name: str, folder: Path, answers: Answers, rows: int | None = None) -> None:
     """Check that `name` trains the same twice, and that its export answers raw rows as the trained network does.
 
     Args:
         name: of a model of the workspace.
         folder: where the model is exported to.
         answers: loads the SavedModel at a path and returns what it answers to each of some lists of raw rows.
+        rows: of the train split to train with; None: all.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random, "randint", random.SystemRandom().randint)  # as when other threads draw from it too
         edit_params(Path(), **{f"models__{name}__fit__resume": False})
-        (once, _), (fitted, _) = train(name), train(name)
+        (once, _), (fitted, _) = train(name, rows=rows), train(name, rows=rows)
     for one, other in zip(once.model.get_weights(), fitted.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert once.history == fitted.history
@@ -69,7 +72,7 @@ def check_training_and_export(name: str, folder: Path, answers: Answers) -> None
     export(fitted.model, params, read_normalization(params.dataset), describe_origin(schema, 42), folder)
 
     test = read_examples(params, "test")
-    tables = [raw_rows(name, test.index[:rows]) for rows in (1, 3)]
+    tables = [raw_rows(name, test.index[:number]) for number in (1, 3)]
     asked = [{column: to_values(table[column]).tolist() for column in raw_columns_needed(params)} for table in tables]
     for table, answer in zip(tables, answers(folder / "saved_model", asked), strict=True):
         expected = named_outputs(fitted.model.predict(first(test, table.num_rows), verbose=0))
