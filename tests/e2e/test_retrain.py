@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from datasets import get_dataset
+from orchestration import registry
 from tests.support.workspaces import ROOT, edit_params
 
 pytestmark = pytest.mark.timeout(1200)
@@ -34,27 +35,22 @@ def run(small, settings, monkeypatch) -> Callable[..., subprocess.CompletedProce
 def night(run) -> Callable[..., str]:
     """Run `retrain` once, after a change of the committed parameters, and return what it says."""
 
-    def night(code: int = 0, **params: object) -> str:
+    def night(*models: str, **params: object) -> str:
         if params:
             edit_params(Path(), **params)
         run("git", "add", ".")
         run("git", "commit", "--quiet", "--message", "a day")
-        done = run(sys.executable, "-m", "flows.retrain")
-        assert done.returncode == code, done.stdout + done.stderr
+        done = run(sys.executable, "-m", "flows.retrain", *models)
+        assert done.returncode == 0, done.stdout + done.stderr
         assert run("git", "status", "--porcelain").stdout == ""
         return done.stdout + done.stderr
 
     return night
 
 
-@pytest.fixture
-def champion(run) -> Callable[[str], str | None]:
-    def champion(model: str) -> str | None:
-        done = run(sys.executable, "-m", "flows.registry", "list", "--json")
-        assert done.returncode == 0, done.stderr
-        return {row["model"]: row["champion"] for row in json.loads(done.stdout)}.get(model)
-
-    return champion
+def champion(model: str) -> str | None:
+    found = registry.champion(model)
+    return found.version if found else None
 
 
 def verdict(model: str) -> dict:
@@ -71,29 +67,36 @@ def deliver(name: str, seed: int, **columns: object) -> None:
     table.assign(**columns).to_csv(folder / name, index=False)
 
 
-def test_a_week_of_nights(run, night, champion):
-    said = night(models__iris_mlp__fit__epochs=60, models__iris_mlp__compile__learning_rate=GOOD)
-    assert champion("iris_mlp") == champion("linear_neuron") == "v0.0.1"
+def test_a_week_of_nights(run, night, settings, monkeypatch):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    at_first = run("git", "rev-parse", "HEAD").stdout.strip()
 
+    def promote_by_hand(model: str) -> None:
+        registry.promote(model, registry.register(model, at_first, "by hand").version, "by hand")
+
+    promote_by_hand("linear_neuron")  # so that no night has to judge it
+    deliver("monday.csv", 1)
+    night(models__iris_mlp__fit__epochs=60, models__iris_mlp__compile__learning_rate=GOOD)
+    assert champion("iris_mlp") == "v0.0.1"
+    assert verdict("iris_mlp")["outcome"] == "first"
+    [batch] = Path("data/batches/iris").iterdir()
+    assert batch.name == "0001-monday.csv"
+
+    promote_by_hand("iris_mlp")
     said = night()
     assert "nothing to judge or to promote" in said
     assert "ran," not in said  # no stage
+    assert champion("iris_mlp") == "v0.0.2"  # a night does not undo what a person did
+    registry.promote("iris_mlp", "v0.0.1", "it was better")
 
-    said = night(models__iris_mlp__compile__learning_rate=BAD)
+    said = night("iris_mlp", models__iris_mlp__compile__learning_rate=BAD)
     assert champion("iris_mlp") == "v0.0.1"
     found = verdict("iris_mlp")
     assert (found["outcome"], found["promote"]) == ("regression", False)
     failed = [rule["name"] for rule in found["rules"] if not rule["passed"]]
     assert failed
     assert all(name in said for name in failed)
-
-    deliver("monday.csv", 1)
-    night(models__iris_mlp__compile__learning_rate=GOOD)
-    assert champion("iris_mlp") == "v0.0.2"
-    assert verdict("iris_mlp")["reason_to_retrain"] == "new rows arrived"
-    [batch] = Path("data/batches/iris").iterdir()
-    assert batch.name == "0001-monday.csv"
-    assert champion("linear_neuron") == "v0.0.1"
 
     monday = batch.read_bytes()
     batch.unlink()  # as `dvc checkout` does, since the user's dvc.lock does not know it
@@ -102,17 +105,17 @@ def test_a_week_of_nights(run, night, champion):
     assert batch.read_bytes() == monday
     assert "rejected tuesday.csv" in said
     assert "nothing to judge or to promote" in said
+    assert "ran," not in said
     assert sorted(path.name for path in Path("data/rejected/iris").iterdir()) == [
         "0001-tuesday.csv",
         "0001-tuesday.csv.reasons.csv",
     ]
-    assert champion("iris_mlp") == "v0.0.2"
+    assert champion("iris_mlp") == champion("linear_neuron") == "v0.0.1"
 
     back = run(sys.executable, "-m", "flows.registry", "rollback", "iris_mlp", "--message", "it is odd")
     assert back.returncode == 0, back.stderr
-    assert champion("iris_mlp") == "v0.0.1"
-    assert "nothing to judge or to promote" in night()
-    assert champion("iris_mlp") == "v0.0.1"  # what was rolled back stays so
+    assert champion("iris_mlp") == "v0.0.2"  # the one before
+    assert run("git", "status", "--porcelain").stdout == ""
 
 
 def test_it_needs_git_and_a_known_model(run, small):
