@@ -1,12 +1,36 @@
 """Training in a process of its own: threads, devices, and checks that change no digit."""
 
 import os
-import subprocess
-import sys
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from runtime.errors import UserError
+from tests.support.training import train
+from tests.support.warm_python import warm_python
 from tests.support.workspaces import ROOT, edit_params
+
+pytestmark = pytest.mark.xdist_group("warm")
+
+Run = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Iterator[Run]:
+    """Run a program that trains, with our code and a command line, and return what it prints and its errors."""
+    modules = ("keras", "tensorflow", "prefect.flow_engine", "pyarrow.parquet")
+    with warm_python(tmp_path_factory.mktemp("warm"), *modules) as warm:
+
+        def run(program: str, *arguments: object, folder: Path = ROOT, **variables: str) -> tuple[str, str]:
+            code = f"import sys; sys.path.insert(0, '')\n{program}"
+            done = warm(code, [*map(str, arguments)], folder, {**os.environ, **variables})
+            assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+            return done.stdout, done.stderr
+
+        yield run
+
 
 # Trains with the size looked at first, or not; prints what it ends with.
 WITH_OR_WITHOUT = """
@@ -29,7 +53,7 @@ print(digest.hexdigest(), fitted.history, [layer.name for layer in fitted.model.
 """
 
 
-def test_looking_at_the_size_changes_no_digit_of_the_training(prepared, tmp_path):
+def test_looking_at_the_size_changes_no_digit_of_the_training(run, prepared, tmp_path):
     build = {"blocks": [{"filters": 4, "kernel": 3}], "hidden": [8], "dropout": 0.5, "outputs": 10}
     edit_params(
         prepared,
@@ -37,21 +61,16 @@ def test_looking_at_the_size_changes_no_digit_of_the_training(prepared, tmp_path
         models__fashion_cnn__fit__resume=False,
         hardware__precision="float32",
     )
-    printed = []
-    for way in ("with", "without"):
-        command = [sys.executable, "-c", WITH_OR_WITHOUT, way, str(tmp_path / "checkpoints")]
-        done = subprocess.run(command, cwd=prepared, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        printed.append(done.stdout)
-    assert printed[0] == printed[1]
+    checkpoints = tmp_path / "checkpoints"
+    looked, not_looked = (run(WITH_OR_WITHOUT, way, checkpoints, folder=prepared)[0] for way in ("with", "without"))
+    assert looked == not_looked
 
 
-def test_units_without_end_are_told_by_the_stage(prepared, run_flow):
+def test_units_without_end_are_refused_by_the_training(prepared):
     edit_params(prepared, models__iris_mlp__build__hidden=[10**9])
-    done = run_flow("train", "iris_mlp")
-    assert done.returncode == 1
-    assert "error: params.yaml: models.iris_mlp.build: a network of 8,000,000,003 parameters" in done.stderr
-    assert "Traceback" not in done.stderr
+    told = "params.yaml: models.iris_mlp.build: a network of 8,000,000,003 parameters"
+    with pytest.raises(UserError, match=re.escape(told)):
+        train("iris_mlp")
 
 
 # How many threads run operations, by the name that TensorFlow gives them.
@@ -68,14 +87,8 @@ print(names.count("tf_Compute"))
 """
 
 
-def test_tensorflow_starts_as_many_threads_as_asked_for():
-    started = []
-    for threads in (1, 5):
-        command = [sys.executable, "-c", THREADS, str(threads)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        started.append(int(done.stdout))
-    assert started == [1, 5]
+def test_tensorflow_starts_as_many_threads_as_asked_for(run):
+    assert [int(run(THREADS, threads)[0]) for threads in (1, 5)] == [1, 5]
 
 
 # A training that measures first, and the same one with its precision pinned; both print what they end with.
@@ -100,18 +113,15 @@ print(fitted.precision_reason, file=sys.stderr)
 """
 
 
-def test_a_measurement_changes_no_digit_of_the_training(prepared, tmp_path):
-    told, printed = [], []
-    for precision in ("auto", "mixed_bfloat16"):
-        command = [sys.executable, "-c", MEASURED_OR_PINNED, precision, str(tmp_path / "checkpoints")]
-        settings = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-        done = subprocess.run(command, cwd=prepared, env=settings, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        told.append(done.stderr)
-        printed.append(done.stdout)
-    assert printed[0] == printed[1]
-    assert printed[0].startswith("mixed_bfloat16 ")
-    assert "measured on this machine: a training step takes " in told[0]
+def test_a_measurement_changes_no_digit_of_the_training(run, prepared, tmp_path):
+    edit_params(prepared, models__multi_input_cnn__build__filters=[4, 2])
+    measured, pinned = (
+        run(MEASURED_OR_PINNED, precision, tmp_path, folder=prepared, XDG_CACHE_HOME=str(tmp_path / "cache"))
+        for precision in ("auto", "mixed_bfloat16")
+    )
+    assert measured[0] == pinned[0]
+    assert measured[0].startswith("mixed_bfloat16 ")
+    assert "measured on this machine: a training step takes " in measured[1]
     assert len([*(tmp_path / "cache/heaviside").glob("precision-*.json")]) == 1
 
 
@@ -149,8 +159,7 @@ assert max(differences) < 1e-3, differences
 
 
 @pytest.mark.parametrize("name", ["iris_mlp", "housing_wide_deep_aux", "multi_input_cnn"])
-def test_two_devices_share_each_batch_and_end_with_the_weights_of_one(prepared, tmp_path, name):
+def test_two_devices_share_each_batch_and_end_with_the_weights_of_one(run, prepared, tmp_path, name):
+    edit_params(prepared, models__multi_input_cnn__build__filters=[4, 2])
     edit_params(prepared, **{f"models__{name}__compile__average": None, f"models__{name}__fit__batch_size": 32})
-    command = [sys.executable, "-c", TWO_DEVICES, name, str(tmp_path / "checkpoints")]
-    done = subprocess.run(command, cwd=prepared, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
+    run(TWO_DEVICES, name, tmp_path / "checkpoints", folder=prepared)
