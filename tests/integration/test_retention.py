@@ -143,20 +143,21 @@ def size_of(*folders: str) -> int:
 def live(nights: int, kept: Retention | None) -> list[str]:
     """Let nights pass, of which each third promotes a model and each has an experiment; None keeps everything.
 
-    What a night writes into git is imported at once, because git's own commands would take most of the test's time.
-    Returns the checksums of what was promoted.
+    What nights write into git is imported at once, and `retrain` tidies up in each fifth night, because git's commands
+    would take most of the test's time. Returns the checksums of what was promoted.
     """
     Path(".prefect").mkdir()
     folder = worktree.open_worktree()
     head = git("rev-parse", "main").strip()
     promoted: list[str] = []
+    given = ""
     with open_log(Path(".prefect/worker.log")) as log:
         for night in range(nights):
             when = BEGIN + night * DAY
             files = [put(MODEL, when), put(DATA, when)]
             made = [put_folder(*files, when=when), put(DATA, when)]
             name_in(folder, *made)
-            given = night_of(when, dvc_lock(made)) + experiment(head, f"try-{night}", put(EXPERIMENT, when), when)
+            given += night_of(when, dvc_lock(made)) + experiment(head, f"try-{night}", put(EXPERIMENT, when), when)
             if night % 3 == 0:
                 promoted += [*files, *made]
                 given += promotion_of(night // 3 + 1, when)
@@ -164,14 +165,16 @@ def live(nights: int, kept: Retention | None) -> list[str]:
                 fetched.parent.mkdir(parents=True)
                 fetched.touch()
                 os.truncate(fetched, MODEL)
-            git("fast-import", "--quiet", "--force", given=given)
             for _ in range(10):
                 log.write("a line of a run\n" * (LOG // 160))
                 log.flush()
                 if kept:
                     bound_log(Path(".prefect/worker.log"), kept.log_size)
-            if kept:
-                assert clean_up(folder, kept, when)[1] == []
+            if night % 5 == 4:
+                git("fast-import", "--quiet", "--force", given=given)
+                given = ""
+                if kept:
+                    assert clean_up(folder, kept, when)[1] == []
     return promoted
 
 
