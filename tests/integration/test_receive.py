@@ -11,26 +11,17 @@ import numpy as np
 import pytest
 
 from datasets import get_dataset
-from tests.support.workspaces import DVC, PIPELINE, ROOT, contents, keep_only
+from tests.support.workspaces import DVC, PIPELINE, ROOT, contents
 
 pytestmark = pytest.mark.timeout(900)  # many commands of DVC, or a kill at each of a hundred steps
 
 
 @pytest.fixture
-def repository(workspace, settings):
-    """A git and DVC repository of the data sets line and iris, before its first run."""
-    keep_only(workspace, ("linear_neuron", "iris_perceptron"))
-    for name in (".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, workspace)
-    for words in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"]):
-        subprocess.run(words, cwd=workspace, env=settings, check=True)
-    return workspace
+def run(small, settings):
+    """Run a command in a trained repository."""
 
-
-@pytest.fixture
-def run(repository, settings):
     def run(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run(words, cwd=repository, env=settings, capture_output=True, text=True, check=False)
+        return subprocess.run(words, cwd=small, env=settings, capture_output=True, text=True, check=False)
 
     return run
 
@@ -58,15 +49,10 @@ def new_rows(seed: int, rows: int = 30) -> str:
     return taken.to_csv(index=False)
 
 
-def test_a_batch_makes_its_data_set_anew_and_no_other(repository, run):
-    first = run(*DVC, "repro", "prepare")
-    assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
-    stages = [f"{stage}@{name}" for stage in ("receive", "ingest", "prepare") for name in ("line", "iris")]
-    assert sorted(stages_run(first.stdout)) == sorted(stages)
-    assert [*(repository / "data/batches/iris").iterdir()] == []
-
-    put(repository, "tonight's rows.csv", new_rows(1))
-    put(repository, "damaged.csv", new_rows(2)[:-3])
+def test_a_batch_makes_its_data_set_anew_and_no_other(small, run):
+    assert [*(small / "data/batches/iris").iterdir()] == []
+    put(small, "tonight's rows.csv", new_rows(1))
+    put(small, "damaged.csv", new_rows(2)[:-3])
     received = run(sys.executable, "-m", "flows.receive", "iris")
     assert received.returncode == 0, received.stderr
     assert "iris: accepted tonight's rows.csv, 30 rows" in received.stderr
@@ -74,42 +60,20 @@ def test_a_batch_makes_its_data_set_anew_and_no_other(repository, run):
 
     again = run(*DVC, "repro", "prepare")
     assert stages_run(again.stdout) == ["receive@iris", "ingest@iris", "prepare@iris"], again.stderr
-    facts = json.loads((repository / "data/raw/iris.json").read_text())
+    facts = json.loads((small / "data/raw/iris.json").read_text())
     assert facts["rows"] == facts["source_rows"] + 30
     assert [batch["name"] for batch in facts["batches"]] == ["0001-tonight_s rows.csv"]
+    stages = [f"{stage}@{name}" for stage in ("receive", "ingest", "prepare") for name in ("line", "iris")]
     assert "Data and pipelines are up to date." in run(*DVC, "status", *stages).stdout
-    assert stages_run(run(*DVC, "repro", "prepare").stdout) == []
 
-    kept = contents(repository / "data/batches")
-    shutil.rmtree(repository / "data/batches")
+    kept = contents(small / "data/batches")
+    shutil.rmtree(small / "data/batches")
     assert run(*DVC, "checkout", "data/batches/iris").returncode == 0
-    assert contents(repository / "data/batches") == kept
+    assert contents(small / "data/batches") == kept
 
 
-def test_a_clone_without_its_batches_is_refused_and_begins_no_empty_folder(repository, run):
-    put(repository, "a.csv", new_rows(1))
-    assert run(*DVC, "repro", "ingest@iris").returncode == 0
-    assert json.loads((repository / "data/raw/iris.json").read_text())["batches"]
-    shutil.rmtree(repository / "data/batches")
-    shutil.rmtree(repository / ".dvc/cache")
-    lock = (repository / "dvc.lock").read_text()
-    for words in ([*DVC, "repro", "ingest@iris"], [*PIPELINE, "ingest@iris"]):
-        done = run(*words)
-        assert done.returncode != 0
-        assert "data/batches/iris lacks batches: it holds 0 of the 1 files that dvc.lock records. Run `dvc pull" in (
-            done.stdout + done.stderr
-        )
-        assert not (repository / "data/batches").exists()
-        assert (repository / "dvc.lock").read_text() == lock
-    done = run(sys.executable, "-m", "flows.ingest", "iris")
-    assert done.returncode == 1
-    assert "error: data/batches/iris lacks batches" in done.stderr
-
-
-def test_the_pipeline_takes_what_has_been_received(repository, run):
-    assert run(*PIPELINE, "prepare").returncode == 0
-    assert run(*PIPELINE, "prepare").stdout == "6 stages: 6 unchanged.\n"
-    put(repository, "a.csv", new_rows(1))
+def test_the_pipeline_takes_what_has_been_received_and_a_clone_without_it_is_refused(small, run):
+    put(small, "a.csv", new_rows(1))
     assert run(sys.executable, "-m", "flows.receive", "iris").returncode == 0
     dry = run(*PIPELINE, "prepare", "--dry")
     assert dry.stdout.splitlines()[0] == "receive@iris: changed"
@@ -118,6 +82,22 @@ def test_the_pipeline_takes_what_has_been_received(repository, run):
     assert "3 ran" in done.stderr
     assert "DVC's cache has no copy" not in done.stderr
     assert run(*PIPELINE, "prepare").stdout == "6 stages: 6 unchanged.\n"
+
+    assert json.loads((small / "data/raw/iris.json").read_text())["batches"]
+    shutil.rmtree(small / "data/batches")
+    shutil.rmtree(small / ".dvc/cache")
+    lock = (small / "dvc.lock").read_text()
+    for words in (
+        [*DVC, "repro", "ingest@iris"],
+        [*PIPELINE, "ingest@iris"],
+        [sys.executable, "-m", "flows.ingest", "iris"],
+    ):
+        done = run(*words)
+        assert done.returncode != 0
+        lacking = "data/batches/iris lacks batches: it holds 0 of the 1 files that dvc.lock records. Run `dvc pull"
+        assert lacking in done.stdout + done.stderr
+        assert not (small / "data/batches").exists()
+        assert (small / "dvc.lock").read_text() == lock
 
 
 @pytest.mark.parametrize("place", ["same disk", "other disk"])

@@ -114,6 +114,12 @@ def check(dataset: str, arrivals: dict[str, Content], complete: bool) -> None:
 def main() -> None:
     dataset, root, *other = sys.argv[1:]
     receiving.read_expectations = lambda dataset: None  # that of a single row are not met
+    first = Path(root, "0")
+    first.mkdir()
+    with chdir(first):  # once here, so that no child imports what `receive` needs
+        arrivals = dict(sorted(put_arrivals(dataset).items()))
+        shutil.copytree(paths.incoming_folder(dataset), "arrivals")
+        receive(get_dataset(dataset))
     for step in count(1):
         folder = Path(root, str(step))
         folder.mkdir()
@@ -124,7 +130,7 @@ def main() -> None:
                     target.mkdir(parents=True)
                     place.parent.mkdir(exist_ok=True)
                     place.symlink_to(target)
-            arrivals = dict(sorted(put_arrivals(dataset).items()))
+            shutil.copytree(first / "arrivals", paths.incoming_folder(dataset))
             status = killed_before(step, dataset)
             assert status in (0, signal.SIGKILL), f"step {step}: {status}"
             check(dataset, arrivals, complete=not status)
