@@ -17,14 +17,20 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from config.params import load_params
+from config.params import Params, load_params
 from datasets import get_dataset
 from runtime.errors import UserError
 from tasks.report.build import report
 from tasks.report.formatting import duration, number
+from tests.support.workspaces import edit_params
+
+pytestmark = pytest.mark.xdist_group("report")  # one browser for all
 
 MARKS = "g.mark-rect path, g.mark-line path, g.mark-symbol path"
 SERIOUS = ("serious", "critical")
+CUT = """return [...document.querySelectorAll(".scroll")].filter((frame) => frame.scrollWidth > frame.clientWidth
+  || [...frame.querySelectorAll("th, td")].some((cell) => cell.getBoundingClientRect().right > innerWidth))
+  .map((frame) => `${frame.ariaLabel}: ${frame.scrollWidth} > ${frame.clientWidth}`)"""
 
 
 def pages(folder: Path) -> list[Path]:
@@ -34,9 +40,13 @@ def pages(folder: Path) -> list[Path]:
 def show(browser, page: Path, width: int = 1440, scheme: str = "light") -> None:
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    resize(browser, width)
+    browser.get(page.as_uri())
+
+
+def resize(browser, width: int) -> None:
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(page.as_uri())
 
 
 def texts(browser, selector: str) -> list[str]:
@@ -53,47 +63,92 @@ def test_there_is_a_page_for_every_model_and_data_set_and_all_are_small(trained)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 6_000_000
 
 
-@pytest.mark.parametrize("width", [375, 1440])
-def test_every_page_opens_without_an_error_and_nothing_overflows(browser, trained, width):
-    for page in pages(trained / "reports"):
-        show(browser, page, width)
-        assert browser.get_log("browser") == [], page
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page
-        assert "Sample data" in texts(browser, ".sample")[0]
+# A page is slow to open, so each is opened once on a screen, and once on a phone with the dark scheme.
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_violation(browser, trained, scheme):
-    axe = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-    for page in pages(trained / "reports"):
-        show(browser, page, scheme=scheme)
-        browser.execute_script(axe)
-        found = browser.execute_async_script("axe.run().then(arguments[0])")["violations"]
-        told = [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] in SERIOUS]
-        assert told == [], page
-
-
-def test_every_chart_is_drawn_and_all_that_is_seen_has_a_text(browser, trained):
-    params = load_params(trained / "params.yaml")
+def test_every_page_on_a_screen(browser, trained):
     for page in pages(trained / "reports"):
         show(browser, page)
-        charts = browser.find_elements("css selector", "figure.chart svg")
-        for chart in charts:
-            assert chart.size["width"] > 100
-            assert browser.execute_script("return arguments[0].querySelectorAll(arguments[1]).length", chart, MARKS) > 0
-            label = browser.execute_script(
-                "return arguments[0].closest('[role=img]').getAttribute('aria-label')", chart
-            )
-            assert len(label) > 20
-        assert all(image.get_attribute("alt") for image in browser.find_elements("css selector", "img"))
-        assert all(image.size["width"] > 20 for image in browser.find_elements("css selector", "img"))
-        if model := params.models.get(page.stem):
-            aux = "loss_weights" in model.compile.model_dump(exclude_none=True)
-            of_task = 2 if model.task == "regression" else 1  # scatter and residuals; calibration
-            on_map = model.task == "regression" and model.dataset == "california_housing"
-            assert len(charts) == 2 + aux + of_task + on_map + (page.stem in params.lecture_recipes)
-        elif page.stem != "index":
-            assert charts
+        check_opened(browser, page, 1440)
+        assert "Sample data" in texts(browser, ".sample")[0]
+        check_charts(browser, page, load_params(trained / "params.yaml"))
+        check_figures(browser, page, trained)
+        check_run(browser, page, trained)
+        check_violations(browser, page)
+        for width in (1440, 1280):
+            resize(browser, width)
+            assert browser.execute_script(CUT) == [], (page, width)
+
+
+def test_every_page_on_a_phone_and_in_the_dark(browser, trained):
+    for page in pages(trained / "reports"):
+        show(browser, page, 375, "dark")
+        check_opened(browser, page, 375)
+        resize(browser, 1440)
+        check_violations(browser, page, "color-contrast")
+
+
+def check_opened(browser, page: Path, width: int) -> None:
+    """There is no error, and nothing overflows."""
+    assert browser.get_log("browser") == [], page
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page
+
+
+def check_violations(browser, page: Path, *rules: str) -> None:
+    """axe finds no serious violation; rules: of axe, without them all."""
+    browser.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
+    options = {"runOnly": rules} if rules else {}
+    found = browser.execute_async_script("axe.run(arguments[0]).then(arguments[1])", options)["violations"]
+    told = [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] in SERIOUS]
+    assert told == [], page
+
+
+def check_charts(browser, page: Path, params: Params) -> None:
+    """Every chart is drawn, and all that is seen has a text."""
+    charts = browser.find_elements("css selector", "figure.chart svg")
+    for chart in charts:
+        assert chart.size["width"] > 100
+        assert browser.execute_script("return arguments[0].querySelectorAll(arguments[1]).length", chart, MARKS) > 0
+        label = browser.execute_script("return arguments[0].closest('[role=img]').getAttribute('aria-label')", chart)
+        assert len(label) > 20
+    assert all(image.get_attribute("alt") for image in browser.find_elements("css selector", "img"))
+    assert all(image.size["width"] > 20 for image in browser.find_elements("css selector", "img"))
+    if model := params.models.get(page.stem):
+        aux = "loss_weights" in model.compile.model_dump(exclude_none=True)
+        of_task = 2 if model.task == "regression" else 1  # scatter and residuals; calibration
+        on_map = model.task == "regression" and model.dataset == "california_housing"
+        assert len(charts) == 2 + aux + of_task + on_map + (page.stem in params.lecture_recipes)
+    elif page.stem != "index":
+        assert charts
+
+
+def check_figures(browser, page: Path, root: Path) -> None:
+    """Every figure equals its source, and of a model every one of its figures is there."""
+    script = "return [...document.querySelectorAll('data')].map(d => [d.value, d.dataset.source, d.textContent])"
+    figures = browser.execute_script(script)
+    assert figures
+    for value, source, text in figures:
+        assert text == number(json.loads(value))
+        if source:
+            assert json.loads(value) == lookup(root, source), source
+    measured = root / f"artifacts/{page.stem}/metrics.json"
+    if measured.exists():
+        sources = {source for _, source, _ in figures}
+        for split, by_name in json.loads(measured.read_text())["metrics"].items():
+            for figure in by_name:
+                assert f"artifacts/{page.stem}/metrics.json#/metrics/{split}/{figure}" in sources
+
+
+def check_run(browser, page: Path, root: Path) -> None:
+    """What the page of a model tells of its training is what that wrote."""
+    record = root / f"artifacts/{page.stem}/run.json"
+    if not record.exists():
+        return
+    run = json.loads(record.read_text())
+    told = browser.find_element("css selector", "[aria-labelledby=recipe] dl").text
+    assert f"{duration(run['seconds']['fit'])} of {duration(run['seconds']['total'])} in all" in told
+    for fact in (run["began"], run["device"], run["platform"], f"keras {run['versions']['keras']}"):
+        assert fact in told
 
 
 def test_a_chart_that_is_pointed_at_tells_its_values(browser, trained):
@@ -154,29 +209,25 @@ def test_the_plots_of_dvc_are_drawn_without_a_network(browser, repo, settings):
     assert not any(alert.is_displayed() for alert in browser.find_elements("css selector", "[role=alert]"))
 
 
-def test_the_table_of_all_models_sorts(browser, trained):
+def test_the_table_of_all_models_sorts_and_filters(browser, trained):
     summary = {row["name"]: row for row in json.loads((trained / "reports/summary.json").read_text())}
     show(browser, trained / "reports/index.html")
+    browser.find_element("css selector", "select[name=task] option[value=''] ~ option:nth-of-type(2)").click()
+    task = browser.find_element("css selector", "select[name=task]").get_attribute("value")
+    browser.find_element("xpath", "//select[@name='kind']/option[.='network']").click()
+    wanted = [name for name, row in summary.items() if row["task"] == task and row["kind"] == "network"]
+    assert wanted
+    assert names_shown(browser) == wanted
+    browser.find_element("css selector", "input[name=name]").send_keys(" NO such ")
+    assert names_shown(browser) == []
+    assert texts(browser, "form.filters output") == [f"0 of {len(summary)}"]
+    browser.refresh()
     button = browser.find_element("xpath", "//table[@id='all']//th[contains(., 'parameters')]//button")
     for sign in (1, -1):
         button.click()
         counts = [sign * summary[name]["params"] for name in names_shown(browser)]
         assert counts == sorted(counts)
         assert len(counts) == len(summary)
-
-
-def test_the_table_of_all_models_filters(browser, trained):
-    summary = json.loads((trained / "reports/summary.json").read_text())
-    show(browser, trained / "reports/index.html")
-    browser.find_element("css selector", "select[name=task] option[value=''] ~ option:nth-of-type(2)").click()
-    task = browser.find_element("css selector", "select[name=task]").get_attribute("value")
-    browser.find_element("xpath", "//select[@name='kind']/option[.='network']").click()
-    wanted = [row["name"] for row in summary if row["task"] == task and row["kind"] == "network"]
-    assert wanted
-    assert names_shown(browser) == wanted
-    browser.find_element("css selector", "input[name=name]").send_keys(" NO such ")
-    assert names_shown(browser) == []
-    assert texts(browser, "form.filters output") == [f"0 of {len(summary)}"]
 
 
 def lookup(root: Path, source: str) -> float:
@@ -190,24 +241,6 @@ def lookup(root: Path, source: str) -> float:
         else:
             found = found[key]
     return found
-
-
-def test_every_figure_on_a_page_equals_its_source(browser, trained):
-    for page in pages(trained / "reports"):
-        show(browser, page)
-        script = "return [...document.querySelectorAll('data')].map(d => [d.value, d.dataset.source, d.textContent])"
-        figures = browser.execute_script(script)
-        assert figures
-        for value, source, text in figures:
-            assert text == number(json.loads(value))
-            if source:
-                assert json.loads(value) == lookup(trained, source), source
-        measured = trained / f"artifacts/{page.stem}/metrics.json"
-        if measured.exists():  # of a model every one of its figures is there
-            sources = {source for _, source, _ in figures}
-            for split, by_name in json.loads(measured.read_text())["metrics"].items():
-                for figure in by_name:
-                    assert f"artifacts/{page.stem}/metrics.json#/metrics/{split}/{figure}" in sources
 
 
 def test_the_figures_worked_out_for_the_page_are_those_of_the_rows(browser, trained):
@@ -248,16 +281,6 @@ def test_the_confusion_matrix_and_the_first_predictions_are_those_of_the_rows(br
             assert f"{100 * row[f'probability {name}']:.1f} %" in example.text
 
 
-def test_what_a_page_tells_of_the_run_is_what_the_run_wrote(browser, trained):
-    for name in load_params(trained / "params.yaml").models:
-        run = json.loads((trained / f"artifacts/{name}/run.json").read_text())
-        show(browser, trained / f"reports/models/{name}.html")
-        told = browser.find_element("css selector", "[aria-labelledby=recipe] dl").text
-        assert f"{duration(run['seconds']['fit'])} of {duration(run['seconds']['total'])} in all" in told
-        for fact in (run["began"], run["device"], run["platform"], f"keras {run['versions']['keras']}"):
-            assert fact in told
-
-
 def test_the_lines_that_load_a_model_work(browser, repo, settings):
     show(browser, repo / "reports/models/iris_mlp.html")
     [lines] = texts(browser, "[aria-label='How to load iris_mlp']")
@@ -269,24 +292,24 @@ def test_the_lines_that_load_a_model_work(browser, repo, settings):
     assert "petal_length" in done.stdout
 
 
-def test_it_is_built_without_tensorflow(repo, settings):
+def test_it_is_built_without_tensorflow(two_models, settings):
     script = (
-        "import sys, tempfile; from pathlib import Path; from config.params import load_params\n"
+        "import sys, tempfile; from pathlib import Path; from config.params import Params, load_params\n"
         "from tasks.report.build import report\n"
         "report(load_params(), Path(tempfile.mkdtemp()), {})\n"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=repo, env=settings, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script], cwd=two_models, env=settings, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_ctrl_c_gets_one_message_and_leaves_the_report_and_no_process(repo, settings):
-    before = (repo / "reports/index.html").read_bytes()
+def test_ctrl_c_gets_one_message_and_leaves_the_report_and_no_process(small, settings):
+    before = (small / "reports/index.html").read_bytes()
     command = [sys.executable, "-m", "flows.report"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=repo, env=settings, start_new_session=True, **pipes) as process:
+    with subprocess.Popen(command, cwd=small, env=settings, start_new_session=True, **pipes) as process:
         family = psutil.Process(process.pid)
         deadline = time.monotonic() + 120
         while not (drawing := [child for child in family.children() if "spawn_main" in str(child.cmdline())]):
@@ -298,7 +321,7 @@ def test_ctrl_c_gets_one_message_and_leaves_the_report_and_no_process(repo, sett
     assert told.endswith("error: interrupted; nothing was published.\n")
     assert "Traceback" not in told
     assert not psutil.wait_procs(drawing, timeout=20)[1]
-    assert (repo / "reports/index.html").read_bytes() == before
+    assert (small / "reports/index.html").read_bytes() == before
 
 
 @pytest.fixture
@@ -318,90 +341,73 @@ def make_report(workspace: Path, **endings: str) -> Path:
     return folder
 
 
-def test_a_model_whose_files_are_missing_gets_a_page_that_says_which(broken, browser):
+def row_of(browser, model: str) -> str:
+    return next(row for row in texts(browser, "#all tbody tr") if row.startswith(model))
+
+
+def test_files_that_are_missing_or_damaged_give_a_page_that_says_which(broken, browser):
     shutil.rmtree(broken / "artifacts/iris_mlp")
     (broken / "artifacts/housing_mlp/predictions.parquet").unlink()
     (broken / "artifacts/fashion_mlp/network/graph.json").write_text("{")
+    (broken / "artifacts/iris_perceptron/history.csv").write_text("epoch,loss,val_loss\n")
+    (broken / "artifacts/linear_neuron/metrics.json").write_text("{}")
+    (broken / "artifacts/multi_input_cnn/run.json").unlink()
     folder = make_report(broken)
-    show(browser, folder / "models/iris_mlp.html")
-    assert (
-        "artifacts/iris_mlp/metrics.json not found. Run `dvc repro train@iris_mlp` first." in texts(browser, "main")[0]
-    )
-    show(browser, folder / "models/housing_mlp.html")
-    assert "predictions.parquet not found" in texts(browser, "main")[0]
-    assert "Learning curves" in texts(browser, "h3")
-    show(browser, folder / "models/fashion_mlp.html")
-    assert "graph.json is not valid JSON" in texts(browser, "main")[0]
+    for name, told in (
+        ("iris_mlp", "artifacts/iris_mlp/metrics.json not found. Run `dvc repro train@iris_mlp` first."),
+        ("housing_mlp", "predictions.parquet not found"),
+        ("fashion_mlp", "graph.json is not valid JSON"),
+        ("iris_perceptron", "history.csv: no rows."),
+        ("linear_neuron", "metrics.json: name: is missing."),
+        ("multi_input_cnn", "run.json not found."),
+    ):
+        show(browser, folder / f"models/{name}.html")
+        assert told in texts(browser, "main")[0]
+        if name == "housing_mlp":
+            assert "Learning curves" in texts(browser, "h3")
     show(browser, folder / "index.html")
-    [row] = [row for row in texts(browser, "#all tbody tr") if row.startswith("iris_mlp")]
-    assert "missing" in row
-    assert not (folder / "summary.json").exists()  # of which it would be missing
+    assert "missing" in row_of(browser, "iris_mlp")
+    assert "0." in row_of(browser, "multi_input_cnn")
+    assert not (folder / "summary.json").exists()  # in which iris_mlp would be missing
     assert browser.get_log("browser") == []
 
 
-def test_a_model_trained_by_another_recipe_than_the_one_there_is_says_so(broken, browser):
-    text = (broken / "params.yaml").read_text()
-    (broken / "params.yaml").write_text(text.replace("learning_rate: 0.001", "learning_rate: 0.002"))
-    folder = make_report(broken)
-    show(browser, folder / "models/housing_mlp.html")
-    assert "out of date" in texts(browser, "main")[0]
-    show(browser, folder / "index.html")
-    assert "out of date" in next(row for row in texts(browser, "#all tbody tr") if row.startswith("housing_mlp"))
-
-
-def test_a_model_that_failed_in_the_last_run_says_so(broken, browser):
-    folder = make_report(broken, iris_mlp="failed")
-    show(browser, folder / "models/iris_mlp.html")
-    assert "failed in the last run; this page shows an earlier one" in texts(browser, "main")[0]
-    show(browser, folder / "index.html")
-    assert "failed" in next(row for row in texts(browser, "#all tbody tr") if row.startswith("iris_mlp"))
-    assert not (folder / "summary.json").exists()
-
-
-def test_losses_that_are_not_numbers_and_data_that_is_gone_still_give_pages(broken, browser):
-    history = broken / "artifacts/iris_mlp/history.csv"
+def test_what_is_out_of_date_not_a_number_gone_or_real_is_told(broken, browser):
+    edit_params(broken, models__housing_mlp__compile__learning_rate=0.002)
+    history = broken / "artifacts/housing_wide_deep_aux/history.csv"
     frame = pd.read_csv(history)
     frame.loc[0, ["loss", "val_loss"]] = float("nan")
     frame.to_csv(history, index=False)
     shutil.rmtree(broken / "data/prepared/iris")
     (broken / "data/raw/fashion_mnist.parquet").unlink()
+    real = broken / "artifacts/linear_neuron/metrics.json"
+    measured = json.loads(real.read_text()) | {"source": "real", "raw_sha256": get_dataset("line").sha256}
+    real.write_text(json.dumps(measured))
     folder = make_report(broken)
     for name in ("models/iris_mlp", "models/fashion_mlp", "datasets/iris", "datasets/fashion_mnist"):
         show(browser, folder / f"{name}.html")
         assert browser.get_log("browser") == [], name
-    show(browser, folder / "models/iris_mlp.html")
+    show(browser, folder / "models/housing_mlp.html")
+    assert "out of date" in texts(browser, "main")[0]
+    show(browser, folder / "models/housing_wide_deep_aux.html")
     assert "Diverged. The loss is not a finite number after epoch 1 of 1." in texts(browser, ".findings li")
-
-
-def test_files_that_are_not_what_they_should_be_give_a_page_that_says_so(broken, browser):
-    (broken / "artifacts/iris_mlp/history.csv").write_text("epoch,loss,val_loss\n")
-    (broken / "artifacts/housing_mlp/metrics.json").write_text("{}")
-    (broken / "artifacts/fashion_mlp/run.json").unlink()
-    folder = make_report(broken)
-    for name, told in (
-        ("iris_mlp", "history.csv: no rows."),
-        ("housing_mlp", "metrics.json: name: is missing."),
-        ("fashion_mlp", "run.json not found."),
-    ):
-        show(browser, folder / f"models/{name}.html")
-        assert told in texts(browser, "main")[0]
-    show(browser, folder / "index.html")
-    assert "0." in next(row for row in texts(browser, "#all tbody tr") if row.startswith("fashion_mlp"))
-    assert not (folder / "summary.json").exists()  # housing_mlp would be missing in it
-
-
-def test_sample_and_real_figures_side_by_side_are_told_apart(broken, browser):
-    path = broken / "artifacts/iris_mlp/metrics.json"
-    measured = json.loads(path.read_text()) | {"source": "real", "raw_sha256": get_dataset("iris").sha256}
-    path.write_text(json.dumps(measured))
-    folder = make_report(broken)
-    show(browser, folder / "index.html")
-    assert "What is marked as sample says nothing about the real data sets." in texts(browser, ".sample")[0]
-    rows = {row.split("\n")[0].split(" ")[0]: row for row in texts(browser, "#all tbody tr")}
-    assert ", sample" in rows["housing_mlp"]
-    assert ", sample" not in rows["iris_mlp"]
-    show(browser, folder / "models/iris_mlp.html")
+    show(browser, folder / "models/linear_neuron.html")
     assert not texts(browser, ".sample")
+    show(browser, folder / "index.html")
+    assert "out of date" in row_of(browser, "housing_mlp")
+    assert "What is marked as sample says nothing about the real data sets." in texts(browser, ".sample")[0]
+    assert ", sample" in row_of(browser, "housing_mlp")
+    assert ", sample" not in row_of(browser, "linear_neuron")
+
+
+def test_a_model_that_failed_in_the_last_run_says_so(two_models, browser, tmp_path, monkeypatch):
+    monkeypatch.chdir(two_models)
+    folder = make_report(tmp_path, iris_mlp="failed")
+    show(browser, folder / "models/iris_mlp.html")
+    assert "failed in the last run; this page shows an earlier one" in texts(browser, "main")[0]
+    show(browser, folder / "index.html")
+    assert "failed" in row_of(browser, "iris_mlp")
+    assert not (folder / "summary.json").exists()
 
 
 def test_without_any_model_there_is_one_message(broken):
