@@ -70,33 +70,32 @@ def deliver(name: str, seed: int, **columns: object) -> None:
 def test_a_week_of_nights(run, night, settings, monkeypatch):
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    at_first = run("git", "rev-parse", "HEAD").stdout.strip()
+    for model in ("linear_neuron", "iris_mlp"):  # after one epoch each
+        registry.promote(model, registry.register(model, "HEAD", "by hand").version, "by hand")
 
-    def promote_by_hand(model: str) -> None:
-        registry.promote(model, registry.register(model, at_first, "by hand").version, "by hand")
-
-    promote_by_hand("linear_neuron")  # so that no night has to judge it
     deliver("monday.csv", 1)
     night(models__iris_mlp__fit__epochs=60, models__iris_mlp__compile__learning_rate=GOOD)
-    assert champion("iris_mlp") == "v0.0.1"
-    assert verdict("iris_mlp")["outcome"] == "first"
+    assert champion("iris_mlp") == "v0.0.2"
+    assert champion("linear_neuron") == "v0.0.1"
+    assert verdict("iris_mlp")["outcome"] == "better"
     [batch] = Path("data/batches/iris").iterdir()
     assert batch.name == "0001-monday.csv"
 
-    promote_by_hand("iris_mlp")
+    registry.rollback("iris_mlp", None, "it is odd")
     said = night()
     assert "nothing to judge or to promote" in said
     assert "ran," not in said  # no stage
-    assert champion("iris_mlp") == "v0.0.2"  # a night does not undo what a person did
-    registry.promote("iris_mlp", "v0.0.1", "it was better")
+    assert champion("iris_mlp") == "v0.0.1"  # what was rolled back stays so
+    registry.promote("iris_mlp", "v0.0.2", "it was not odd")
 
     said = night("iris_mlp", models__iris_mlp__compile__learning_rate=BAD)
-    assert champion("iris_mlp") == "v0.0.1"
+    assert champion("iris_mlp") == "v0.0.2"
     found = verdict("iris_mlp")
     assert (found["outcome"], found["promote"]) == ("regression", False)
     failed = [rule["name"] for rule in found["rules"] if not rule["passed"]]
     assert failed
     assert all(name in said for name in failed)
+    assert "train@iris_mlp ran" in said
 
     monday = batch.read_bytes()
     batch.unlink()  # as `dvc checkout` does, since the user's dvc.lock does not know it
@@ -105,16 +104,16 @@ def test_a_week_of_nights(run, night, settings, monkeypatch):
     assert batch.read_bytes() == monday
     assert "rejected tuesday.csv" in said
     assert "nothing to judge or to promote" in said
-    assert "ran," not in said
+    assert "train@iris_mlp ran" not in said
     assert sorted(path.name for path in Path("data/rejected/iris").iterdir()) == [
         "0001-tuesday.csv",
         "0001-tuesday.csv.reasons.csv",
     ]
-    assert champion("iris_mlp") == champion("linear_neuron") == "v0.0.1"
+    assert champion("iris_mlp") == "v0.0.2"
 
     back = run(sys.executable, "-m", "flows.registry", "rollback", "iris_mlp", "--message", "it is odd")
     assert back.returncode == 0, back.stderr
-    assert champion("iris_mlp") == "v0.0.2"  # the one before
+    assert champion("iris_mlp") == "v0.0.1"
     assert run("git", "status", "--porcelain").stdout == ""
 
 
