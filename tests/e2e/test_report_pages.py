@@ -201,6 +201,7 @@ def test_the_plots_of_dvc_are_drawn_without_a_network(browser, repo, settings):
     command = [sys.executable, "-m", "dvc", "plots", "show"]
     done = subprocess.run(command, cwd=repo, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "housing_mlp, loss on valid" in (repo / "dvc_plots/index.html").read_text()
     show(browser, repo / "dvc_plots/index.html")
     models = load_params(repo / "params.yaml").models
     script = "return document.querySelectorAll('main canvas, main svg.marks').length"
