@@ -36,7 +36,7 @@ PARTS = ("fit", "size", "stream", "graph")
 ROUNDS = 3
 # The variants with the same batches in float32, and their names in the results.
 EXACT = {"ours_exact": "ours", "loop": "loop", "nudged": "nudged"}
-QUICK_STAGES = ["train@linear_neuron"]
+QUICK_STAGES = ["ingest@line"]
 QUICK_MODELS = ("linear_neuron",)
 # Instead of the epochs of a recipe that take too long, or that early stopping would cut.
 EPOCHS = {"housing_wide_deep_subclassed": 20, "fashion_mlp": 30, "fashion_mlp_300": 5}

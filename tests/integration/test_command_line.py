@@ -1,6 +1,5 @@
 """What a stranger sees at the prompt: one clear message, the right exit code, no traceback."""
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,6 @@ from tests.support.workspaces import ROOT, edit_params
         (("train", "housing"), "unknown model 'housing'. Did you mean 'housing_mlp'?"),
         (("ingest", "mnist"), "The data sets of params.yaml: california_housing, fashion_mnist, iris, line."),
         (("prepare", "iris"), "data/raw/iris.json not found. Run `dvc repro ingest@iris` first."),
-        (("train", "iris_perceptron"), "data/prepared/iris/schema.json not found. Run `dvc repro prepare@iris` first."),
         (("report",), "artifacts: there is no model to report on. Run `make pipeline` or `dvc repro` first."),
     ],
 )
@@ -60,39 +58,28 @@ def test_a_faulty_parameter_stops_every_flow_before_it_starts(workspace, run_flo
     )
 
 
-def test_flows_do_what_their_stages_promise_and_say_so(run_flow, workspace):
-    for words in (("ingest", "iris"), ("prepare", "iris"), ("train", "iris_perceptron")):
-        done = run_flow(*words)
-        assert done.returncode == 0, done.stderr
-        assert "Finished in state Completed()" in done.stderr
-    assert "epoch 1/1" in done.stderr
-    written = {path.name for path in (workspace / "artifacts/iris_perceptron").iterdir()}
-    for name in ("model.keras", "model.weights.h5", "saved_model", "metrics.json", "run.json", "history.csv"):
-        assert name in written
-    assert "predictions.parquet" in written
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
-def test_a_flow_runs_with_the_network_cut_off(workspace):
+def test_a_flow_runs_with_the_network_cut_off(workspace, environment):
     needs_namespaces()
-    settings = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
     command = [*NO_NETWORK, sys.executable, "-m", "flows.ingest", "line"]
-    done = subprocess.run(command, cwd=workspace, env=settings, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (workspace / "data/raw/line.parquet").exists()
 
 
-@pytest.mark.parametrize("flow", ["receive", "ingest", "prepare", "train", "lecture_recipe", "baselines", "report"])
-def test_help_does_not_wait_for_tensorflow(workspace, settings, flow):
-    command = [sys.executable, "-X", "importtime", "-m", f"flows.{flow}", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=settings)
+def test_help_does_not_wait_for_tensorflow(workspace, settings):
+    flows = ("receive", "ingest", "prepare", "train", "lecture_recipe", "baselines", "report")
+    imports = "; ".join(f"import flows.{flow}" for flow in flows)
+    for words in (["-c", imports], ["-m", "flows.train", "--help"]):
+        command = [sys.executable, "-X", "importtime", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=settings)
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert any(name.startswith("prefect.") for name in imported)
+        assert not {"tensorflow", "keras", "sklearn", "pandas", "tensorflow_datasets"} & imported
     assert "usage" in done.stdout
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert any(name.startswith("prefect.") for name in imported)
-    assert not {"tensorflow", "keras", "sklearn", "pandas", "tensorflow_datasets"} & imported
 
 
-@pytest.mark.parametrize("port", ["0", "65536", "-1", "many"])
+@pytest.mark.parametrize("port", ["65536", "many"])
 def test_a_port_that_is_none_is_refused(workspace, environment, port):
     command = [sys.executable, "-m", "flows.ui", f"--port={port}"]
     done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)

@@ -13,7 +13,10 @@ import pytest
 from config import paths
 from orchestration.dvc.state import USERS, repair_dvc_state
 from runtime.errors import UserError
-from tests.support.workspaces import DVC, ROOT, make_workspace
+from tests.support.workspaces import ROOT, keep_only, make_workspace
+
+# Workspaces begin with the database of a server of their own, which takes longer to make than to start.
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 @pytest.fixture
@@ -54,10 +57,10 @@ def test_a_folder_that_is_a_mount_point_gets_its_new_content(mounting, other_dis
     assert found == {"notes.txt": "mine", "file": "new", "another": "new"}
 
 
-def test_the_pipeline_runs_where_every_folder_is_a_disk_of_its_own(mounting, other_disk, tmp_path):
+def test_the_pipeline_runs_where_every_folder_is_a_disk_of_its_own(mounting, other_disk, tmp_path, dvc_folder):
     workspace = make_workspace(tmp_path / "ws")
     shutil.copy(ROOT / ".dvcignore", workspace)
-    subprocess.run([*DVC, "init", "--quiet", "--no-scm"], cwd=workspace, check=True)
+    shutil.copytree(dvc_folder, workspace / ".dvc")
     mounts = []
     for name in (
         "data",
@@ -71,10 +74,12 @@ def test_the_pipeline_runs_where_every_folder_is_a_disk_of_its_own(mounting, oth
         ".dvc/tmp",
     ):
         (workspace / name).mkdir(exist_ok=True)
-        (other_disk / name).mkdir(parents=True)
+        shutil.copytree(workspace / name, other_disk / name)
         mounts.append(f"mount --bind '{other_disk / name}' {name}")
-    run = '"$PYTHON" -m flows.pipeline train@iris_perceptron'
-    script = "\n".join([*mounts, run, f"{run} --force", run, '"$PYTHON" -m dvc status train@iris_perceptron'])
+    run = '"$PYTHON" -m flows.pipeline'
+    train = f"{run} train@iris_perceptron"
+    steps = (f"{run} prepare@iris", f"{train} --force", train, '"$PYTHON" -m dvc status train@iris_perceptron')
+    script = "\n".join([*mounts, *steps])
     done = in_mounts(script, workspace, PREFECT_API_URL="")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -122,8 +127,14 @@ def of_another_user(other_disk) -> Path:
     return workspace
 
 
-@pytest.mark.parametrize("home", ["no Prefect home", "a Prefect home"])
-@pytest.mark.parametrize("words", [("flows.ingest", "iris"), ("flows.pipeline",), ("flows.demo",)])
+@pytest.mark.parametrize(
+    ("words", "home"),
+    [
+        (("flows.ingest", "iris"), "no Prefect home"),
+        (("flows.pipeline",), "a Prefect home"),
+        (("flows.demo",), "no Prefect home"),
+    ],
+)
 def test_a_workspace_of_another_user_is_told_with_folder_and_remedy(of_another_user, words, home):
     shutil.rmtree(of_another_user / ".prefect", ignore_errors=True)
     if home == "a Prefect home":  # as a server of theirs makes it
@@ -134,8 +145,8 @@ def test_a_workspace_of_another_user_is_told_with_folder_and_remedy(of_another_u
 
 
 def test_a_folder_of_another_user_is_told_before_the_work(of_another_user):
-    shutil.rmtree(of_another_user / ".prefect", ignore_errors=True)
-    os.chown(of_another_user, 0, 0)
+    for own in (of_another_user, of_another_user / ".prefect", *(of_another_user / ".prefect").iterdir()):
+        os.chown(own, 0, 0)
     (of_another_user / "data/raw").mkdir(parents=True)
     os.chown(of_another_user / "data/raw", 65534, 65534)
     done = run_plainly(of_another_user, "flows.ingest", "iris", before=NO_PASS)
@@ -216,13 +227,12 @@ def test_a_broken_list_of_dvcs_users_stays_while_dvc_runs(dvc_workspace):
 
 def test_a_model_is_trained_and_reported_in_a_folder_of_any_name(tmp_path, dvc_folder):
     workspace = make_workspace(tmp_path / "a [b] *?%20#'\"$HOME &;`\xe9\U0001f600")
+    keep_only(workspace, ["linear_neuron"])
     shutil.copytree(dvc_folder, workspace / ".dvc")
-    done = run_plainly(workspace, "flows.pipeline", "train@linear_neuron")
+    done = run_plainly(workspace, "flows.pipeline")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (workspace / "artifacts/linear_neuron/saved_model/saved_model.pb").exists()
     assert list((workspace / "logs/linear_neuron").rglob("events.out.tfevents.*"))
-    done = run_plainly(workspace, "flows.report")
-    assert done.returncode == 0, done.stdout + done.stderr
     assert (workspace / "reports/models/linear_neuron.html").exists()
 
 

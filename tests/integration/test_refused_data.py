@@ -1,13 +1,18 @@
 """Faulty data is refused by the flow that reads it, with the file and the remedy."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from config import paths
+from datasets import get_dataset
 from datasets.dataset import to_column, to_values
+from runtime.errors import UserError
 from tasks.data.files import read_table, write_table
-from tests.support.workspaces import edit_params
+from tasks.data.raw import read_provenance, read_raw
+from tests.support.workspaces import contents, edit_params
 
 
 def test_a_data_set_of_ones_own_is_told_at_its_ingest(workspace, run_flow):
@@ -65,13 +70,20 @@ def altered(table):
         (altered, "its rows have SHA-256"),
     ],
 )
-def test_a_damaged_raw_table_is_refused_with_file_column_and_remedy(prepared, run_flow, damage, told):
-    path = paths.raw_table("iris")
-    before = {file.name: file.read_bytes() for file in paths.prepared_folder("iris").iterdir()}
+def test_a_damaged_raw_table_is_refused_with_file_column_and_remedy(prepared, damage, told):
+    dataset, path = get_dataset("iris"), paths.raw_table("iris")
     write_table(path, damage(read_table(path, "")))
+    with pytest.raises(UserError, match=re.escape(f"{path}: {told}")) as refused:
+        read_raw(dataset, read_provenance(dataset).sha256)
+    assert "dvc repro --force ingest@iris" in str(refused.value)
+
+
+def test_a_stage_that_refuses_its_data_keeps_what_it_has_made_before(prepared, run_flow):
+    path = paths.raw_table("iris")
+    before = contents(paths.prepared_folder("iris"))
+    write_table(path, with_nan(read_table(path, "")))
     done = run_flow("prepare", "iris")
     assert done.returncode == 1
-    assert f"error: {path}: {told}" in done.stderr
-    assert "dvc repro --force ingest@iris" in done.stderr
+    assert f"error: {path}: column 'petal_width' has 2 missing or non-finite values" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-    assert {file.name: file.read_bytes() for file in paths.prepared_folder("iris").iterdir()} == before
+    assert contents(paths.prepared_folder("iris")) == before
