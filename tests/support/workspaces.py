@@ -14,13 +14,14 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of each kind the quickest: several inputs, several outputs, convolutional, ...
+# Of each kind the quickest: several inputs, several outputs, subclassed, convolutional, ...
 FEW_MODELS = (
     "linear_neuron",
     "iris_perceptron",
     "iris_mlp",
     "housing_mlp",
     "housing_wide_deep_aux",
+    "housing_wide_deep_subclassed",
     "fashion_mlp",
     "multi_input_cnn",
 )
