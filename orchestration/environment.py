@@ -207,6 +207,7 @@ def positive(_name: str, value: str) -> str | None:
 
 def warn_as_usual() -> None:
     """Treat warnings of libraries as without PYTHONWARNINGS: printed once, or not at all."""
+    sys.warnoptions.clear()  # multiprocessing passes them on to the fork server
     warnings.resetwarnings()
     for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", kind)

@@ -249,7 +249,7 @@ def test_a_run_where_everything_is_set_otherwise_gives_the_same_results(small, e
     expected = metrics.read_bytes()
     metrics.unlink()
     command = [sys.executable, "-m", "flows.pipeline", "--force", "train@iris_mlp"]
-    own = environment | ADVERSE | ODD
+    own = environment | ADVERSE | ODD | {"PYTHONWARNINGS": "error"}
     check_printed(subprocess.run(command, cwd=small, env=own, capture_output=True, text=True, check=False))
     assert metrics.read_bytes() == expected
 
