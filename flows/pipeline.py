@@ -121,7 +121,7 @@ def run_graph(
     statuses: dict[str, StageStatus] = {}
     futures: dict[str, PrefectFuture] = {}
     timeline = Timeline({stage: plan.needs[stage] for stage in plan.order})
-    trains = any(map(is_training, plan.may_run(force)))
+    trains = may_train(plan, force)
     with show_progress(len(plan.order)) as progress, open_executor(runner, address, params, jobs, trains) as executor:
         resources = {stage: resources_of(stage, params, executor.machine) for stage in plan.order}
 
@@ -168,6 +168,10 @@ def run_graph(
         show_metrics(message)
     if failed := [stage for stage, status in statuses.items() if status == "failed"]:
         raise PipelineFailed(f"{', '.join(failed)} failed. {message}. What did not fail is done and recorded.")
+
+
+def may_train(plan: Plan, force: bool) -> bool:
+    return any(map(is_training, plan.may_run(force)))
 
 
 def bring_up_to_date(
@@ -307,7 +311,7 @@ def main() -> int:
             print(f"{len(plan.order)} stages: {len(plan.order)} unchanged.")
             return 0
         if given.runner == "local":
-            start_fork_server(trains=any(map(is_training, plan.may_run(given.force))))
+            start_fork_server(may_train(plan, given.force))
         keep_logs_off_the_terminal()
         with reporting(), parent_run(pipeline):
             pipeline(given.targets, given.force, given.jobs, given.set, given.address)

@@ -250,8 +250,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=1, help="how often test_retrain_killed.py kills a run")
-    parser.addoption("--batches", type=int, default=100, help="how many batches test_real_drift.py draws for a share")
     parser.addoption("--kill-seed", type=int, default=0, help="of the moments of these kills")
+    parser.addoption("--batches", type=int, default=100, help="how many batches test_real_drift.py draws for a share")
 
 
 def pytest_configure(config: pytest.Config) -> None:

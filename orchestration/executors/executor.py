@@ -37,7 +37,7 @@ class Executor:
 
 @contextmanager
 def open_executor(
-    kind: ExecutorKind, address: str | None, params: Params, jobs: int | None, trains: bool = True
+    kind: ExecutorKind, address: str | None, params: Params, jobs: int | None, trains: bool
 ) -> Iterator[Executor]:
     """Yield an executor; when the block ends, nothing that it started runs any more.
 
