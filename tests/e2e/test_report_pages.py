@@ -319,7 +319,9 @@ def test_ctrl_c_gets_one_message_and_leaves_the_report_and_no_process(small, set
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         told = process.communicate(timeout=120)[0]
     assert process.returncode == 130
-    assert told.endswith("error: interrupted; nothing was published.\n")
+    # On a busy machine Prefect's worker of events may still say at exit that it sends the last ones.
+    ours = [line for line in told.splitlines() if "EventsWorker" not in line]
+    assert ours[-1] == "error: interrupted; nothing was published."
     assert "Traceback" not in told
     assert not psutil.wait_procs(drawing, timeout=20)[1]
     assert (small / "reports/index.html").read_bytes() == before
