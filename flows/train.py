@@ -57,7 +57,7 @@ def train(model: str) -> None:
             checkpoints=paths.checkpoints_folder(model),
         )
         watch.lap("fit")
-        export_task(fitted.model, recipe, normalization, describe_origin(schema, params.seed), folder)
+        export_task(fitted.model, recipe, normalization, describe_origin(model, recipe, schema, params.seed), folder)
         sample = sample_outputs(fitted.model, examples["valid"])
         verified = verify_export_task.submit(sample, recipe, schema.raw_sha256, folder)  # in a process of its own
         write_network_task(fitted.model, examples["valid"], folder)

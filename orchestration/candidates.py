@@ -13,13 +13,13 @@ from datasets import get_dataset
 from orchestration import registry
 from orchestration.dvc.lockfile import LOCK_FILE
 from orchestration.git import git
+from orchestration.model_files import fetch_saved_model
 from orchestration.registry_state import Version
 from runtime.stderr import quiet_stderr
 from tasks.data.raw import read_provenance
 from tasks.promotion.verdict import FILE, Verdict, read_verdict
 from tasks.publishing.checksums import tree_sha256
 
-CHAMPIONS = paths.RETRAIN / "champions"
 # What a version's tag holds: how many raw rows there were, and the SHA-256 of the SavedModel.
 ROWS, DIGEST = "rows", "sha256"
 
@@ -114,7 +114,7 @@ def judge_candidate(candidate: Candidate) -> Verdict:
     dataset = params.model(model).dataset
     rows = select_rows(dataset, arrived_since(dataset, version))
     trained = Trained(paths.artifacts_folder(model) / "saved_model")
-    champion = Trained(fetch_champion(version), version.version, version.commit) if version else None
+    champion = Trained(fetch_saved_model(version), version.version, version.commit) if version else None
     return judge_task(model, trained, champion, rows, params.gates_of(dataset), candidate.reason)
 
 
@@ -123,11 +123,3 @@ def arrived_since(dataset: str, champion: Version | None) -> np.ndarray:
     rows = read_provenance(get_dataset(dataset)).rows
     known = champion.facts.get(ROWS, rows) if champion else rows
     return np.arange(min(known, rows), rows)
-
-
-def fetch_champion(version: Version) -> Path:
-    """Return the champion's SavedModel, which is fetched once and kept until the next champion."""
-    folder = CHAMPIONS / version.model / version.version
-    if not folder.exists():
-        registry.export_version(version, folder)
-    return folder / "saved_model"

@@ -13,7 +13,7 @@ from config import paths
 from config.gates import Gates, LoadLimit
 from datasets.dataset import Dataset
 from orchestration import registry
-from orchestration.candidates import fetch_champion
+from orchestration.model_files import fetch_saved_model
 from runtime.atomic_outputs import remove, staging
 from runtime.stderr import quiet_stderr
 from tasks.arrivals.batches import list_batches
@@ -126,7 +126,7 @@ def predictions(
         write_rows(pa.concat_tables([train.select(columns), batch.select(columns)]), rows)
         for model in models:
             champion = registry.champion(model)
-            scored = score(fetch_champion(champion), rows, limit) if champion else None
+            scored = score(fetch_saved_model(champion), rows, limit) if champion else None
             if isinstance(scored, Scored):
                 answers = scored.outputs[MAIN_OUTPUT]
                 found[model] = answers[: train.num_rows], answers[train.num_rows :]

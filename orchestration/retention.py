@@ -13,9 +13,9 @@ from prefect import get_run_logger, task
 
 from config.retention import Retention
 from orchestration import registry
-from orchestration.candidates import CHAMPIONS
 from orchestration.dvc.unneeded import remove_experiments, remove_files
 from orchestration.git import git
+from orchestration.model_files import CHAMPIONS
 from runtime.atomic_outputs import remove
 from runtime.errors import UserError
 

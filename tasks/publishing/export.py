@@ -10,7 +10,6 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,15 +18,15 @@ from prefect import task
 from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import to_values
-from models.common.features import columns_needed, compute_inputs
+from models.common.features import columns_needed, compute_inputs, get_target
 from models.common.outputs import MAIN_OUTPUT, named_outputs, network_input
 from runtime.errors import UserError
 from runtime.isolated_process import run_isolated
-from tasks.data.files import write_json
 from tasks.data.normalization import Normalization
 from tasks.data.raw import read_raw
 from tasks.data.schema import PreparedSchema
 from tasks.data.streaming import Split
+from tasks.publishing.origin import Origin, write_origin
 
 # Largest allowed difference between the trained model and its loaded export, relative to the largest output.
 TOLERANCE = 1e-5
@@ -65,22 +64,20 @@ def raw_columns_needed(params: ModelParams) -> list[str]:
     return dataset.raw_columns(columns_needed(params.inputs, dataset.features, tuple(dataset.derived)))
 
 
-def export(model: keras.Model, params: ModelParams, normalization: Normalization, facts: dict, folder: Path) -> None:
+def export(model: keras.Model, params: ModelParams, normalization: Normalization, origin: Origin, folder: Path) -> None:
     """Write `model.keras`, `model.weights.h5` and `saved_model/`.
 
     Args:
         model: the trained network.
         params: its recipe.
         normalization: of the features.
-        facts: of the data and the training, for `saved_model/assets.extra/origin.json`.
+        origin: what `saved_model/assets.extra/origin.json` is to say.
         folder: what the training publishes.
     """
     model.save(folder / "model.keras")
     model.save_weights(folder / "model.weights.h5")
     serving_model(model, params, normalization).export(folder / "saved_model", format="tf_saved_model", verbose=False)
-    extra = folder / "saved_model" / "assets.extra"
-    extra.mkdir()
-    write_json(extra / "origin.json", facts)
+    write_origin(origin, folder / "saved_model")
 
 
 @dataclass(frozen=True)
@@ -172,10 +169,20 @@ def run_saved_model(saved_model: Path, columns: dict[str, np.ndarray]) -> dict[s
             return dict(outputs)
 
 
-def describe_origin(schema: PreparedSchema, seed: int) -> dict[str, Any]:
-    """Return the facts of the data and the training that an export holds."""
+def describe_origin(model: str, params: ModelParams, schema: PreparedSchema, seed: int) -> Origin:
+    """Return the facts that an export holds.
+
+    Args:
+        model: its name.
+        params: its recipe.
+        schema: of the prepared data.
+        seed: that it was trained with.
+    """
+    target = get_target(params.target)
+    classes = None if target.task == "regression" else [*(target.class_names or schema.class_names or ())]
     stated = ("dataset", "source", "raw_sha256", "class_names", "target_unit")
-    return {key: getattr(schema, key) for key in stated} | {"seed": seed}
+    facts = {key: getattr(schema, key) for key in stated}
+    return Origin(**facts, seed=seed, model=model, task=params.task, classes=classes)
 
 
 export_task = task(export)

@@ -45,7 +45,7 @@ def judged(tmp_path_factory, prepared_data: Path) -> Iterator[Path]:
             edit_params(folder, **{f"models__{model}__fit__epochs": epochs}, **averaged)
             params = load_params().model(model)
             fitted, _ = train(model)
-            origin = describe_origin(read_schema(params.dataset), 42)
+            origin = describe_origin(model, params, read_schema(params.dataset), 42)
             (folder / name).mkdir()
             export(fitted.model, params, read_normalization(params.dataset), origin, folder / name)
         yield folder
@@ -129,7 +129,13 @@ def test_a_candidate_with_weights_that_are_no_numbers_is_a_regression(judged):
     fitted, _ = train("iris_mlp")
     fitted.model.set_weights([np.full_like(weight, np.nan) for weight in fitted.model.get_weights()])
     Path("broken").mkdir()
-    export(fitted.model, params, read_normalization("iris"), {}, Path("broken"))
+    export(
+        fitted.model,
+        params,
+        read_normalization("iris"),
+        describe_origin("iris_mlp", params, read_schema("iris"), 42),
+        Path("broken"),
+    )
     keras.backend.clear_session()
     rows = select_rows("iris", np.array([]))
     verdict = judge("iris_mlp", version("broken"), version("iris", "v1"), rows, GATES, "new rows arrived")

@@ -69,7 +69,13 @@ def check_training_and_export(name: str, folder: Path, answers: Answers, rows: i
 
     params = load_params().model(name)
     schema = read_schema(params.dataset)
-    export(fitted.model, params, read_normalization(params.dataset), describe_origin(schema, 42), folder)
+    export(
+        fitted.model,
+        params,
+        read_normalization(params.dataset),
+        describe_origin(fitted.model.name, params, schema, 42),
+        folder,
+    )
 
     test = read_examples(params, "test")
     tables = [raw_rows(name, test.index[:number]) for number in (1, 3)]

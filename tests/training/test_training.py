@@ -20,7 +20,7 @@ from tasks.data.schema import read_schema
 from tasks.evaluation import evaluate as evaluation
 from tasks.evaluation.evaluate import evaluate
 from tasks.evaluation.metrics import metrics_per_quarter
-from tasks.publishing.export import export, sample_outputs, verify_export
+from tasks.publishing.export import describe_origin, export, sample_outputs, verify_export
 from tasks.publishing.run_record import Stopwatch
 from tasks.training.fit import write_history
 from tasks.training.recipe_checks import check_recipe
@@ -35,7 +35,9 @@ def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_
     params = load_params().model("housing_mlp")
     wrong = read_normalization("california_housing")
     wrong = wrong.model_copy(update={"mean": {**wrong.mean, "MedInc": wrong.mean["MedInc"] + 1}})
-    export(fitted.model, params, wrong, {}, tmp_path)
+    export(
+        fitted.model, params, wrong, describe_origin("housing_mlp", params, read_schema(params.dataset), 42), tmp_path
+    )
     sample = sample_outputs(fitted.model, examples["valid"])
     with pytest.raises(UserError, match="differ"):
         verify_export(sample, params, read_schema("california_housing").raw_sha256, tmp_path)
@@ -130,7 +132,13 @@ def test_only_evaluate_reads_the_test_split(prepared, monkeypatch):
     (paths.prepared_folder("iris") / "test.parquet").unlink()
     fitted, examples = train("iris_perceptron")
     params = load_params().model("iris_perceptron")
-    export(fitted.model, params, read_normalization("iris"), {}, prepared)
+    export(
+        fitted.model,
+        params,
+        read_normalization("iris"),
+        describe_origin("iris_perceptron", params, read_schema("iris"), 42),
+        prepared,
+    )
     sample = sample_outputs(fitted.model, examples["valid"])
     verify_export(sample, params, read_schema("iris").raw_sha256, prepared)
     with pytest.raises(UserError, match=r"test\.parquet not found"):

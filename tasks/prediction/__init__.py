@@ -1,0 +1,1 @@
+"""Use a trained model: what a SavedModel takes and answers, and predictions for files of rows."""
