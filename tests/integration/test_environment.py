@@ -139,7 +139,7 @@ def test_a_stage_under_dvc_knows_its_stage(tmp_path, settings, dvc_folder):
     program = "import flows, os; print('STAGE', os.environ.get('DVC_STAGE'))"
     dvc_yaml = {"stages": {"look": {"cmd": shlex.join([sys.executable, "-c", program])}}}
     (tmp_path / "dvc.yaml").write_text(json.dumps(dvc_yaml))
-    environment = settings | {"PYTHONPATH": str(ROOT)}
+    environment = settings | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}  # no pyproject.toml names Prefect's home
     shutil.copytree(dvc_folder, tmp_path / ".dvc")
     done = subprocess.run([*DVC, "repro"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "STAGE look" in done.stdout
