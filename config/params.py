@@ -269,6 +269,9 @@ METRICS = {
 }
 
 
+ExportFormat = Literal["litert", "onnx"]
+
+
 class ModelParams(Section):
     """One model: its data, its architecture and its recipe."""
 
@@ -280,6 +283,7 @@ class ModelParams(Section):
     build: Arguments = Field(default={})  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
+    export: list[ExportFormat] = Field(default=[], max_length=MAX_ENTRIES)  # formats besides the SavedModel
     probes: dict[str, dict[str, Number]] = Field(default={})  # label: a row in raw units, for an example prediction
 
     @field_validator("family")
@@ -300,6 +304,13 @@ class ModelParams(Section):
     @classmethod
     def target_exists(cls, name: str, info: ValidationInfo) -> str:
         return known_definition("target", "TARGETS", name, info)
+
+    @field_validator("export")
+    @classmethod
+    def formats_differ(cls, export: list[ExportFormat]) -> list[ExportFormat]:
+        if len({*export}) < len(export):
+            raise ValueError("names a format twice")
+        return export
 
     @field_validator("build")
     @classmethod

@@ -32,6 +32,7 @@ def train(model: str) -> None:
     from tasks.evaluation.evaluate import evaluate_task
     from tasks.publishing.architecture import write_network_task
     from tasks.publishing.export import describe_origin, export_task, sample_outputs, verify_export_task
+    from tasks.publishing.formats import convert_task
     from tasks.publishing.model_card import write_card_task
     from tasks.publishing.run_record import Stopwatch, describe_metrics, describe_run, write_record_task
     from tasks.training.fit import fit_task
@@ -58,15 +59,17 @@ def train(model: str) -> None:
         )
         watch.lap("fit")
         export_task(fitted.model, recipe, normalization, describe_origin(model, recipe, schema, params.seed), folder)
+        formats = convert_task(recipe.export, folder)
         sample = sample_outputs(fitted.model, examples["valid"])
-        verified = verify_export_task.submit(sample, recipe, schema.raw_sha256, folder)  # in a process of its own
+        # In processes of their own.
+        verified = verify_export_task.submit(sample, recipe, schema.raw_sha256, formats, folder)
         write_network_task(fitted.model, examples["valid"], folder)
         watch.lap("export")
         evaluation = evaluate_task(fitted.model, recipe, schema, memory, **examples)
-        probes = verified.result()
+        exported, probes = verified.result()
         watch.lap("evaluate")
         measured = describe_metrics(model, recipe, params.seed, schema, fitted, evaluation, probes)
-        write_card_task(measured, recipe, folder)
+        write_card_task(measured, recipe, exported, folder)
         facts = describe_run(recipe, watch.began, watch.seconds(), fitted)
         write_record_task(measured, facts, fitted, evaluation, folder)
 

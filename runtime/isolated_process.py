@@ -57,14 +57,25 @@ def run_isolated(program: str, arguments: list[str], folder: Path) -> tuple[int,
         Its exit code, and what it wrote to standard error.
     """
     if not _spares:
-        command = [sys.executable, "-I", "-c", program, *arguments]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        return done.returncode, done.stderr
+        return run_program(program, arguments, folder)
     spare = _spares.pop()
     errors = folder / "errors.txt"
     spare.requests.send((program, arguments, str(folder), str(errors)))
     spare.process.join()
     return spare.process.exitcode or 0, errors.read_text(errors="replace")
+
+
+def run_program(program: str, arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Run a program in a new interpreter, which has imported nothing; otherwise as `run_isolated`.
+
+    Args:
+        program: its text.
+        arguments: its command line, `sys.argv[1:]`.
+        folder: its current directory.
+    """
+    command = [sys.executable, "-I", "-c", program, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
 
 
 def run_isolated_program(requests: Connection) -> None:

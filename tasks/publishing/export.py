@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from tasks.data.normalization import Normalization
 from tasks.data.raw import read_raw
 from tasks.data.schema import PreparedSchema
 from tasks.data.streaming import Split
+from tasks.publishing.export_record import ExportRecord, Format
+from tasks.publishing.formats import difference, record_export
+from tasks.publishing.formats import verify as verify_formats
 from tasks.publishing.origin import Origin, write_origin
 
 # Largest allowed difference between the trained model and its loaded export, relative to the largest output.
@@ -98,41 +102,48 @@ def sample_outputs(model: keras.Model, valid: Split) -> Sample:
     return Sample(model.name, first.index, named_outputs(model.predict(first.x, verbose=0)))
 
 
-def verify_export(sample: Sample, params: ModelParams, raw_sha256: str, folder: Path) -> dict[str, float]:
+def verify_export(
+    sample: Sample, params: ModelParams, raw_sha256: str, formats: Mapping[str, Format], folder: Path
+) -> tuple[ExportRecord, dict[str, float]]:
     """Load the SavedModel in an isolated process, compare it with the trained model, and make example predictions.
 
-    The loaded model gets the rows of the sample in raw units. No operation of Keras runs in this process.
+    The loaded model gets the rows of the sample in raw units. No operation of Keras runs in this process. The further
+    formats are compared likewise, and removed where they differ.
 
     Args:
         sample: outputs of the trained model.
         params: its recipe.
         raw_sha256: of the raw rows.
+        formats: of `convert`.
         folder: what the training publishes.
 
     Returns:
-        The example predictions: for each row of `params.probes`, by label, the main output (last class).
+        What export.json says; and the example predictions: for each row of `params.probes`, by label, the main output
+        (last class).
 
     Raises:
-        UserError: an output differs by more than TOLERANCE.
+        UserError: an output of the SavedModel differs by more than TOLERANCE.
     """
     dataset = get_dataset(params.dataset)
-    names = raw_columns_needed(params)
     compared = read_raw(dataset, raw_sha256).take(sample.index)
-    columns = {name: to_values(compared[name]) for name in names}
-    rows = compared.num_rows
+    columns = {name: to_values(compared[name]) for name in raw_columns_needed(params)}
+    columns = {name: values if values.ndim > 1 else values.astype(np.float32) for name, values in columns.items()}
+    probed = columns
     for probe in params.probes.values():
-        columns = {name: np.append(values, probe[name]) for name, values in columns.items()}
-    loaded = run_saved_model(folder / "saved_model", columns)
+        probed = {name: np.append(values, np.float32(probe[name])) for name, values in probed.items()}
+    loaded = run_saved_model(folder / "saved_model", probed)
     for name, values in sample.outputs.items():
-        difference = np.abs(loaded[name][:rows] - values).max() / max(1.0, np.abs(values).max())
-        if not difference <= TOLERANCE:
+        differs = difference(loaded[name][: compared.num_rows], values)
+        if not differs <= TOLERANCE:
             raise UserError(
-                f"{sample.model}: the exported SavedModel and the trained model differ by {difference:.2g} in output "
+                f"{sample.model}: the exported SavedModel and the trained model differ by {differs:.2g} in output "
                 f"{name!r} (tolerance {TOLERANCE:g}). Nothing was published; the previous artifacts are unchanged."
             )
-        logger.info("%s: the loaded SavedModel differs by %.1g", sample.model, difference)
-    answers = loaded[MAIN_OUTPUT][rows:]
-    return {label: float(answer[-1]) for label, answer in zip(params.probes, answers, strict=True)}
+        logger.info("%s: the loaded SavedModel differs by %.1g", sample.model, differs)
+    answers = loaded[MAIN_OUTPUT][compared.num_rows :]
+    probes = {label: float(answer[-1]) for label, answer in zip(params.probes, answers, strict=True)}
+    verified = verify_formats(formats, columns, sample.outputs, TOLERANCE, folder)
+    return record_export(columns, verified, folder), probes
 
 
 # It imports TensorFlow and NumPy only.

@@ -12,16 +12,19 @@ from config.params import ModelParams
 from datasets import get_dataset
 from tasks.data.raw import read_provenance
 from tasks.evaluation.metrics_files import ModelMetrics
+from tasks.publishing.export_record import ExportRecord
+from tasks.publishing.usage import ways
 
 TEMPLATE = "model_card.md.jinja"
 
 
-def write_card(metrics: ModelMetrics, params: ModelParams, folder: Path) -> None:
+def write_card(metrics: ModelMetrics, params: ModelParams, record: ExportRecord, folder: Path) -> None:
     """Write `README.md`, the same at each run.
 
     Args:
         metrics: of the model.
         params: its recipe.
+        record: what its export takes, and its formats.
         folder: what the training publishes.
     """
     dataset = get_dataset(params.dataset)
@@ -34,7 +37,12 @@ def write_card(metrics: ModelMetrics, params: ModelParams, folder: Path) -> None
     )
     templates.filters["number"] = number
     text = templates.get_template(TEMPLATE).render(
-        metrics=metrics, params=params, dataset=dataset, provenance=read_provenance(dataset)
+        metrics=metrics,
+        params=params,
+        dataset=dataset,
+        provenance=read_provenance(dataset),
+        record=record,
+        ways=ways(metrics.name, record),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 

@@ -14,6 +14,7 @@ from config.params import ModelParams, Params
 from datasets.dataset import Dataset, to_values
 from tasks.evaluation.metrics_files import BaselineMetrics, ModelMetrics
 from tasks.promotion.verdict import Verdict
+from tasks.publishing.usage import ways
 from tasks.report import charts, classification, regression
 from tasks.report.diagnosis import SETTLED_EPOCHS, diagnose, weak_classes, weak_slices
 from tasks.report.images import filter_tiles, sheet, to_png
@@ -71,6 +72,8 @@ def describe_model(
         "examples": [],
         "recipe": to_yaml(read.run.recipe if read.run else written(recipe)),
         "network": describe_network(read) if read.graph else None,
+        "ways": ways(read.name, read.export) if read.export else [],
+        "formats": read.export.formats if read.export else {},
         "promotion": describe_promotion(read.verdict, read.is_judged) if read.verdict else None,
     }
     if read.history is not None:

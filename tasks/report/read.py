@@ -36,6 +36,7 @@ from tasks.evaluation.metrics_files import (
 from tasks.promotion.verdict import FILE as VERDICT_FILE
 from tasks.promotion.verdict import Verdict, read_verdict
 from tasks.publishing.checksums import of_another_training, tree_sha256
+from tasks.publishing.export_record import ExportRecord, read_export_record
 from tasks.publishing.records import Graph, RunRecord, read_graph, read_run
 
 # The columns that the pages need in the tables of a model.
@@ -63,6 +64,7 @@ class Artifacts:
     graph: Graph | None
     filters: dict[str, np.ndarray]
     maps: dict[str, np.ndarray]
+    export: ExportRecord | None
     verdict: Verdict | None
     is_judged: bool
     missing: list[str]
@@ -135,6 +137,7 @@ def read_artifacts(name: str) -> Artifacts:
         graph=attempt(read_graph, folder / "network" / "graph.json", stage),
         filters=attempt(read_arrays, folder / "network" / "filters.npz", 4, stage) or {},
         maps=attempt(read_arrays, folder / "network" / "maps.npz", 3, stage) or {},
+        export=attempt(read_export_record, name),
         verdict=verdict,
         is_judged=bool(verdict and tree_sha256(folder / "saved_model") == verdict.candidate.sha256),
         missing=attempt.missing,

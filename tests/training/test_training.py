@@ -40,7 +40,7 @@ def test_an_export_that_differs_from_the_trained_model_is_refused(prepared, tmp_
     )
     sample = sample_outputs(fitted.model, examples["valid"])
     with pytest.raises(UserError, match="differ"):
-        verify_export(sample, params, read_schema("california_housing").raw_sha256, tmp_path)
+        verify_export(sample, params, read_schema("california_housing").raw_sha256, {}, tmp_path)
 
 
 def test_training_learns(prepared):
@@ -140,7 +140,8 @@ def test_only_evaluate_reads_the_test_split(prepared, monkeypatch):
         prepared,
     )
     sample = sample_outputs(fitted.model, examples["valid"])
-    verify_export(sample, params, read_schema("iris").raw_sha256, prepared)
+    (prepared / "export").mkdir()
+    verify_export(sample, params, read_schema("iris").raw_sha256, {}, prepared)
     with pytest.raises(UserError, match=r"test\.parquet not found"):
         evaluate(fitted.model, params, read_schema("iris"), 10**9, **examples)
     reads = []
