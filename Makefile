@@ -46,6 +46,10 @@ ui: PORT = 4200
 ui: $(READY) ## the Prefect UI on this machine, at PORT=4200: start and schedule runs there
 	$(BIN)/python -m flows.ui --port $(PORT)
 
+serve: PORT = 8500
+serve: $(READY) ## answer with the champions over HTTP, at PORT=8500
+	$(BIN)/python -m flows.serve --port $(PORT)
+
 # A test of a server waits more than it computes, so two workers share a core there.
 PYTEST := $(BIN)/python -m pytest --dist loadgroup --maxprocesses 8
 WORKERS = $(shell $(BIN)/python -c 'import os; print(2 * len(os.sched_getaffinity(0)))')
@@ -83,4 +87,4 @@ tensorboard: $(READY) ## show the training logs
 lock: $(READY) ## pin every dependency of pyproject.toml anew
 	$(BIN)/python -m uv pip compile --quiet --universal --no-header --no-annotate --generate-hashes --upgrade --extra dev pyproject.toml -o requirements.lock
 
-.PHONY: help setup demo nights repro pipeline ui test test-rest test-all bench check format metrics tensorboard lock
+.PHONY: help setup demo nights repro pipeline ui serve test test-rest test-all bench check format metrics tensorboard lock

@@ -270,6 +270,7 @@ FAMILIES = (
     Family(("HEAVISIDE_UI",), "passed on", "Set by `make ui` to find its processes."),
     Family(("HEAVISIDE_PREFECT_DATABASE",), "passed on", "The database of the server of `make ui` (docs/scale.md)."),
     Family(("HEAVISIDE_WEBHOOK",), "passed on", "The address that `make ui` calls when something has happened."),
+    Family(("HEAVISIDE_SERVE_TOKEN",), "passed on", "The token that a request to `make serve` must show."),
     Family(
         ("HEAVISIDE_*",),
         "shielded",

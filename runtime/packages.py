@@ -3,4 +3,4 @@
 pyproject.toml lists them, with `benchmarks`, for import-linter and mypy (tests/unit/test_graph.py compares).
 """
 
-PACKAGES = ("runtime", "config", "datasets", "models", "tasks", "orchestration", "flows")
+PACKAGES = ("runtime", "config", "datasets", "models", "tasks", "orchestration", "serving", "flows")

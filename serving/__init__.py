@@ -1,0 +1,1 @@
+"""The server that answers with the champions' SavedModels over HTTP. It needs TensorFlow, but no Keras."""
