@@ -135,8 +135,12 @@ def settings(environment: dict[str, str], api_url: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def trained(shared: Path, settings: dict[str, str]) -> Path:
-    """A git and DVC repository after one run of the pipeline flow, which no test changes."""
-    return build_once(shared / "trained", lambda folder: make_repository(folder, settings, PIPELINE, FEW_MODELS))
+    """A git and DVC repository after one run of the pipeline flow, which no test changes; models in all formats."""
+
+    def build(folder: Path) -> None:
+        make_repository(folder, settings, PIPELINE, FEW_MODELS, formats=["litert", "onnx"])
+
+    return build_once(shared / "trained", build)
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,17 @@ import json
 import re
 
 import numpy as np
+import onnxruntime
+import pandas as pd
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from ruamel.yaml import YAML
 
 from config.params import load_params
+from datasets import get_dataset
+from datasets.dataset import to_values
+from models.common.outputs import metric_prefix
+from tasks.data.raw import read_provenance, read_raw
 from tests.support.workspaces import FEW_MODELS
 
 
@@ -76,3 +83,31 @@ def test_the_model_card_has_a_head_its_sections_and_every_figure(trained, model)
         assert f"| {split} | {row} |" in card
     for name, figures in measured["per_class"].items():
         assert f"| {name} | {figures['precision']:.4f} |" in card
+
+
+def litert_answers(folder, columns):
+    return Interpreter(str(folder / "export/model.tflite")).get_signature_runner("serving_default")(**columns)
+
+
+def onnx_answers(folder, columns):
+    session = onnxruntime.InferenceSession(str(folder / "export/model.onnx"))
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, columns), strict=True))
+
+
+@pytest.mark.parametrize("answers", [litert_answers, onnx_answers])
+@pytest.mark.parametrize("model", FEW_MODELS)
+def test_each_format_predicts_what_the_training_predicted(trained, monkeypatch, model, answers):
+    monkeypatch.chdir(trained)
+    folder = trained / "artifacts" / model
+    dataset = get_dataset(json.loads((folder / "metrics.json").read_text())["dataset"])
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    raw = read_raw(dataset, read_provenance(dataset).sha256).take(predictions["index"].to_numpy())
+    record = json.loads((folder / "export/export.json").read_text())
+    columns = {entry["name"]: to_values(raw[entry["name"]]).astype(entry["dtype"]) for entry in record["inputs"]}
+    for output, found in answers(folder, columns).items():
+        start = metric_prefix(output)
+        probable = [name for name in predictions if name.startswith(f"{start}probability ")]
+        expected = predictions[probable[-found.shape[1] :] if probable else [f"{start}predicted"]].to_numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert all(entry["difference"] <= 1e-5 for entry in record["formats"].values())

@@ -20,6 +20,7 @@ from tasks.data.normalization import read_normalization
 from tasks.data.raw import read_raw
 from tasks.data.schema import read_schema
 from tasks.publishing.export import describe_origin, export, raw_columns_needed
+from tasks.publishing.formats import convert, verify
 from tasks.training.fit import Fitted, fit
 from tests.support.workspaces import edit_params
 
@@ -85,6 +86,12 @@ def check_training_and_export(name: str, folder: Path, answers: Answers, rows: i
         assert set(answer) == set(expected)
         for output, values in expected.items():
             np.testing.assert_allclose(answer[output], values, rtol=1e-5, atol=1e-5)
+
+    taken = {column: to_values(table[column]) for column in raw_columns_needed(params)}
+    columns = {name: values if values.ndim > 1 else values.astype(np.float32) for name, values in taken.items()}
+    made = convert(["litert", "onnx"], folder)
+    for name, found in verify(made, columns, expected, 1e-5, folder).items():
+        assert found.file, f"{name}: {found.reason}"
 
     restored = keras.saving.load_model(folder / "model.keras")
     assert restored.name.endswith("_sample")

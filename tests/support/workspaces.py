@@ -66,10 +66,15 @@ def dumped(params: dict) -> str:
 
 @cache
 def short_params() -> str:
-    """Return params.yaml for the sample, with one epoch for each model and one run for each lecture recipe."""
+    """Return params.yaml for the sample, with one epoch for each model and one run for each lecture recipe.
+
+    No model is exported as LiteRT or ONNX, which takes as long as such a training.
+    """
     text = (ROOT / "params.yaml").read_text()
     params = parse(text)
-    short: dict[str, object] = {f"models__{name}__fit__epochs": 1 for name in params["models"]}
+    short: dict[str, object] = {}
+    for name in params["models"]:
+        short |= {f"models__{name}__fit__epochs": 1, f"models__{name}__export": []}
     for name in params["lecture_recipes"]:
         short |= {f"lecture_recipes__{name}__fit__epochs": 1, f"lecture_recipes__{name}__seeds": [42]}
     for dataset, gates in params["gates"].items():  # thresholds for the real rows and whole trainings
@@ -133,10 +138,21 @@ def keep_only(folder: Path, models: Collection[str]) -> None:
     (folder / "params.yaml").write_text(dumped(params))
 
 
-def make_repository(folder: Path, settings: dict[str, str], command: list[str], models: Collection[str]) -> None:
-    """Make `folder` a git and DVC repository, run `command` there, and commit; what it printed is in run.log."""
+def make_repository(
+    folder: Path, settings: dict[str, str], command: list[str], models: Collection[str], formats: Collection[str] = ()
+) -> None:
+    """Make `folder` a git and DVC repository, run `command` there, and commit; what it printed is in run.log.
+
+    Args:
+        folder: it must not exist.
+        settings: the environment of the command.
+        command: what is run.
+        models: those of params.yaml that are kept.
+        formats: that they are exported in, besides the SavedModel.
+    """
     make_workspace(folder)
     keep_only(folder, models)
+    edit_params(folder, **{f"models__{name}__export": [*formats] for name in models})
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     for words in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"]):
