@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 # An output has the name of the layer that computes it; this is the name of the main one.
 MAIN_OUTPUT = "output"
 
@@ -28,3 +30,13 @@ def broadcast_target(target: Any, outputs: Iterable[str]) -> Any:
 def metric_prefix(output: str) -> str:
     """Return the prefix of the metrics of `output`; none for the main one."""
     return "" if output == MAIN_OUTPUT else f"{output}_"
+
+
+def predicted_class(output: np.ndarray) -> np.ndarray:
+    """Return int64 [rows]: the most probable of several classes, or whether the only output is at least 0.5."""
+    return output.argmax(axis=1) if output.shape[1] > 1 else (output[:, 0] >= 0.5).astype(np.int64)
+
+
+def class_probabilities(output: np.ndarray) -> np.ndarray:
+    """Return [rows, classes]; the only output of a network of two classes is the probability of the second."""
+    return output if output.shape[1] > 1 else np.concatenate([1 - output, output], axis=1)

@@ -11,7 +11,13 @@ import pandas as pd
 from prefect import task
 
 from config.params import ModelParams
-from models.common.outputs import broadcast_target, metric_prefix, named_outputs
+from models.common.outputs import (
+    broadcast_target,
+    class_probabilities,
+    metric_prefix,
+    named_outputs,
+    predicted_class,
+)
 from tasks.data.examples import class_names, true_class
 from tasks.data.schema import BATCH_ROWS, PreparedSchema
 from tasks.data.streaming import Split, open_split
@@ -95,11 +101,6 @@ def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, np.nd
     return keras.tree.map_structure(lambda *values: np.concatenate(values), *parts)
 
 
-def predicted_class(output: np.ndarray) -> np.ndarray:
-    """Return int64 [rows]: the most probable of several classes, or whether the only output is at least 0.5."""
-    return output.argmax(axis=1) if output.shape[1] > 1 else (output[:, 0] >= 0.5).astype(np.int64)
-
-
 def to_predictions(
     index: np.ndarray, target: np.ndarray, outputs: dict[str, np.ndarray], names: list[str]
 ) -> pd.DataFrame:
@@ -119,7 +120,7 @@ def to_predictions(
             frame[f"{start}predicted"] = output.reshape(-1)
             continue
         frame[f"{start}predicted"] = predicted_class(output).astype(np.int64)
-        probabilities = output if output.shape[1] > 1 else np.concatenate([1 - output, output], axis=1)
+        probabilities = class_probabilities(output)
         frame |= {f"{start}probability {label}": probabilities[:, k] for k, label in enumerate(names)}
     return pd.DataFrame(frame)
 

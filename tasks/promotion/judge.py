@@ -14,11 +14,10 @@ from config.params import ModelParams, load_params
 from datasets import get_dataset
 from datasets.dataset import Dataset, checksum, to_values
 from models.common.features import get_target
-from models.common.outputs import MAIN_OUTPUT, metric_prefix
+from models.common.outputs import MAIN_OUTPUT, metric_prefix, predicted_class
 from tasks.data.examples import class_names, true_class
 from tasks.data.raw import read_raw
 from tasks.data.schema import PreparedSchema, read_schema, read_split_rows
-from tasks.evaluation.evaluate import predicted_class
 from tasks.evaluation.metrics import classification_metrics, regression_metrics
 from tasks.promotion.gates import (
     NEW_ROWS,
