@@ -24,6 +24,7 @@ DEPLOYMENTS = {
     "pipeline": "pipeline/pipeline",
     "train": "train model/train",
     "retrain": "retrain/retrain",
+    "predict": "predict/predict",
     "smoke": "smoke/smoke",
 }
 
