@@ -75,7 +75,7 @@ def test_the_model_card_has_a_head_its_sections_and_every_figure(trained, model)
     assert head["datasets"] == [measured["dataset"]]
     assert "sample data" in card
     sections = re.findall(r"^## (.+)$", card, re.MULTILINE)
-    assert sections[:3] == ["Model details", "Intended use", "Factors"]
+    assert sections[:4] == ["Model details", "How to use it", "Intended use", "Factors"]
     assert sections[-1] == "Ethical considerations and caveats"
     assert len(card.rsplit("caveats\n", 1)[1]) > 50
     for split, figures in measured["metrics"].items():
