@@ -1,6 +1,7 @@
-"""The benchmark: the fit of every model against the usual code, the size of the data, streaming, and the graph.
+"""The benchmark: the fit of every model against the usual code, the size of the data, streaming, the graph, and
+the server.
 
-    python -m benchmarks [--quick] [--models NAME ...] [--parts fit size stream graph] [--out FILE]
+    python -m benchmarks [--quick] [--models NAME ...] [--parts fit size stream graph serving] [--out FILE]
 
 It prints a table and writes benchmarks/results.json. The variants of a fit alternate on the same rows, epochs and
 recipe; each has its own process for all its fits. A result is the median of the fits. Times include tracing and
@@ -21,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
-from benchmarks import graph
+from benchmarks import graph, serving
 from config import paths
 from config.params import Params, load_params
 from orchestration.command_line import exit_on_user_error
@@ -32,7 +33,7 @@ from tasks.data.schema import read_schema
 
 RESULTS = Path("benchmarks/results.json")
 FITS = 3
-PARTS = ("fit", "size", "stream", "graph")
+PARTS = ("fit", "size", "stream", "graph", "serving")
 ROUNDS = 3
 # The variants with the same batches in float32, and their names in the results.
 EXACT = {"ours_exact": "ours", "loop": "loop", "nudged": "nudged"}
@@ -313,6 +314,8 @@ def show(results: dict[str, Any]) -> None:
             f"{row['overhead_seconds_a_stage']:.2f} s of overhead a stage. With nothing changed: "
             f"{row['unchanged_seconds']:.1f} s, {row['unchanged_to_status']:.1f} x dvc status"
         )
+    if row := results.get("serving"):
+        serving.show(row)
 
 
 def main() -> int:
@@ -352,6 +355,9 @@ def main() -> int:
             print("the graph ...", flush=True)
             stages, rounds = (QUICK_STAGES, 1) if given.quick else ([], ROUNDS)
             results["graph"] = graph.measure(stages, rounds) | apart
+        if "serving" in parts and not given.quick:
+            print("the server ...", flush=True)
+            results["serving"] = serving.measure(serving.MODEL, serving.SECONDS, paths.ARTIFACTS) | apart
         write_json(given.out, results)
         show(results)
         print(f"\nWritten to {given.out}.")
