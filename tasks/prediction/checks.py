@@ -185,7 +185,7 @@ def rejected(
     def text(given: str | Sequence[str] | None) -> pa.Array:
         if given is None or isinstance(given, str):
             return pa.repeat(pa.scalar(given, pa.string()), count)
-        return pa.array([shortened(value) for value in given], pa.string())
+        return pa.array(given, pa.string())
 
     return pa.RecordBatch.from_arrays(
         [text(file), pa.array(rows, pa.int64()), text(column), text(values), text(reason)], schema=REJECTED

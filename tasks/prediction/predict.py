@@ -256,6 +256,7 @@ def to_record(model: LoadedModel, sources: Sequence[Source], checksums: Sequence
         checksums: of the sources.
         done: what was done.
     """
+    seconds = done.seconds
     return PredictionRecord(
         model=model.name,
         version=model.version,
@@ -268,8 +269,8 @@ def to_record(model: LoadedModel, sources: Sequence[Source], checksums: Sequence
         predicted=done.predicted,
         rejected=done.rejected,
         unreadable_files=done.unreadable,
-        seconds=done.seconds,
-        rows_per_second=done.rows_per_second,
+        seconds=seconds,
+        rows_per_second=(done.rows - done.resumed) / max(seconds, 1e-9),
     )
 
 

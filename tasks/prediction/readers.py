@@ -299,4 +299,5 @@ def open_pictures(folder: Path, names: tuple[str, ...], column: str, tensor: Ten
             batch = pa.record_batch([to_column(pixels)], names=[column])
             yield Piece(first, batch, (first + len(chosen)) / len(names), broken)
 
-    return Opened(pa.schema([(column, to_column(np.zeros((0, *tensor.shape), tensor.dtype)).type)]), read)
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(tensor.dtype), tensor.shape)
+    return Opened(pa.schema([(column, kind)]), read)
