@@ -1,7 +1,7 @@
-"""The benchmark: the fit of every model against the usual code, the size of the data, streaming, the graph, and
-the server.
+"""The benchmark: the fit of every model against the usual code, the size of the data, streaming, the graph, prediction,
+and the server.
 
-    python -m benchmarks [--quick] [--models NAME ...] [--parts fit size stream graph serving] [--out FILE]
+    python -m benchmarks [--quick] [--models NAME ...] [--parts fit size stream graph predict serving] [--out FILE]
 
 It prints a table and writes benchmarks/results.json. The variants of a fit alternate on the same rows, epochs and
 recipe; each has its own process for all its fits. A result is the median of the fits. Times include tracing and
@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
-from benchmarks import graph, serving
+from benchmarks import graph, prediction, serving
 from config import paths
 from config.params import Params, load_params
 from orchestration.command_line import exit_on_user_error
@@ -33,7 +33,7 @@ from tasks.data.schema import read_schema
 
 RESULTS = Path("benchmarks/results.json")
 FITS = 3
-PARTS = ("fit", "size", "stream", "graph", "serving")
+PARTS = ("fit", "size", "stream", "graph", "predict", "serving")
 ROUNDS = 3
 # The variants with the same batches in float32, and their names in the results.
 EXACT = {"ours_exact": "ours", "loop": "loop", "nudged": "nudged"}
@@ -307,6 +307,8 @@ def show(results: dict[str, Any]) -> None:
             f"{100 * row['share_of_in_memory_rate']:.0f} % of the rate from memory, "
             f"at most {row['peak_memory_bytes'] / 1e9:.2f} GB"
         )
+    if row := results.get("predict"):
+        prediction.show(row)
     if row := results.get("graph"):
         print(
             f"graph: {row['stages']} stages in {row['pipeline_seconds']:.1f} s, "
@@ -355,6 +357,9 @@ def main() -> int:
             print("the graph ...", flush=True)
             stages, rounds = (QUICK_STAGES, 1) if given.quick else ([], ROUNDS)
             results["graph"] = graph.measure(stages, rounds) | apart
+        if "predict" in parts and not given.quick:  # by itself it has a --quick, for which it needs other models
+            print("prediction ...", flush=True)
+            results["predict"] = prediction.measure(paths.ARTIFACTS) | apart
         if "serving" in parts and not given.quick:
             print("the server ...", flush=True)
             results["serving"] = serving.measure(serving.MODEL, serving.SECONDS, paths.ARTIFACTS) | apart
