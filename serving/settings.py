@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 
 from serving.limits import Limits
+from tasks.publishing.usage import PORT
 
-PORT = 8500
+__all__ = ["HOST", "PORT", "TOKEN", "Settings"]
+
 HOST = "127.0.0.1"
 TOKEN = "HEAVISIDE_SERVE_TOKEN"
 
