@@ -2,19 +2,29 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from ruamel.yaml import YAML
 
 from config.params import load_params
 from datasets import get_dataset
-from datasets.dataset import to_values
+from datasets.dataset import to_column, to_values
 from models.common.outputs import metric_prefix
+from serving.limits import Limits
+from serving.settings import Settings
+from serving.sources import folder_source
+from serving.tensors import NAMES
 from tasks.data.raw import read_provenance, read_raw
+from tasks.prediction.predict import predict
+from tasks.prediction.saved_model import load_model
+from tests.support.serving import Served
 from tests.support.workspaces import FEW_MODELS
 
 
@@ -95,19 +105,57 @@ def onnx_answers(folder, columns):
     return dict(zip(names, session.run(names, columns), strict=True))
 
 
-@pytest.mark.parametrize("answers", [litert_answers, onnx_answers])
-@pytest.mark.parametrize("model", FEW_MODELS)
-def test_each_format_predicts_what_the_training_predicted(trained, monkeypatch, model, answers):
-    monkeypatch.chdir(trained)
-    folder = trained / "artifacts" / model
+def http_answers(folder, columns):
+    served = Served(folder_source(folder.parent, [folder.name]), Settings(limits=Limits(body_bytes=2**28)))
+    inputs = [
+        {"name": name, "shape": [*values.shape], "datatype": NAMES[values.dtype], "data": values.tolist()}
+        for name, values in columns.items()
+    ]
+    told = served.post(f"/v2/models/{folder.name}/infer", {"inputs": inputs})
+    assert told.status_code == 200, told.text
+    return {output["name"]: np.reshape(output["data"], output["shape"]) for output in told.json()["outputs"]}
+
+
+def raw_test_rows(folder: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Return the predictions of the training for the test rows, and the raw columns of these rows."""
     dataset = get_dataset(json.loads((folder / "metrics.json").read_text())["dataset"])
     predictions = pd.read_parquet(folder / "predictions.parquet")
     raw = read_raw(dataset, read_provenance(dataset).sha256).take(predictions["index"].to_numpy())
-    record = json.loads((folder / "export/export.json").read_text())
-    columns = {entry["name"]: to_values(raw[entry["name"]]).astype(entry["dtype"]) for entry in record["inputs"]}
+    inputs = json.loads((folder / "export/export.json").read_text())["inputs"]
+    return predictions, {entry["name"]: to_values(raw[entry["name"]]).astype(entry["dtype"]) for entry in inputs}
+
+
+@pytest.mark.xdist_group("warm")
+@pytest.mark.parametrize("answers", [litert_answers, onnx_answers, http_answers])
+@pytest.mark.parametrize("model", FEW_MODELS)
+def test_each_way_predicts_what_the_training_predicted(trained, monkeypatch, model, answers):
+    monkeypatch.chdir(trained)
+    folder = trained / "artifacts" / model
+    predictions, columns = raw_test_rows(folder)
     for output, found in answers(folder, columns).items():
         start = metric_prefix(output)
         probable = [name for name in predictions if name.startswith(f"{start}probability ")]
         expected = predictions[probable[-found.shape[1] :] if probable else [f"{start}predicted"]].to_numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    assert all(entry["difference"] <= 1e-5 for entry in record["formats"].values())
+
+
+@pytest.mark.xdist_group("warm")
+@pytest.mark.parametrize("model", FEW_MODELS)
+def test_a_file_of_rows_gets_the_predictions_of_the_training(trained, tmp_path, monkeypatch, model):
+    monkeypatch.chdir(trained)
+    folder = trained / "artifacts" / model
+    predictions, columns = raw_test_rows(folder)
+    given, output = tmp_path / "rows.parquet", tmp_path / "out.parquet"
+    pq.write_table(pa.table({name: to_column(values) for name, values in columns.items()}), given)
+    record = predict(lambda: load_model(folder / "saved_model", model, "v0.0.1"), str(given), output)
+    assert (record.rows, record.rejected) == (len(predictions), 0)
+    found = pq.read_table(output).to_pandas()
+    for name in set(predictions) - {"index", "true"}:
+        np.testing.assert_allclose(found[name], predictions[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", FEW_MODELS)
+def test_both_formats_are_published(trained, model):
+    formats = json.loads((trained / f"artifacts/{model}/export/export.json").read_text())["formats"]
+    assert set(formats) == {"litert", "onnx"}
+    assert all(entry["file"] and entry["difference"] <= 1e-5 for entry in formats.values())
