@@ -27,12 +27,13 @@ from tasks.prediction.parts import Part, RefusedRowError, begin, flush, locked_f
 from tasks.prediction.progress import Done, Report, summary
 from tasks.prediction.record import Input, PredictionRecord, write_record
 from tasks.prediction.saved_model import LoadedModel
-from tasks.prediction.stream import ahead, behind
+from tasks.prediction.stream import ahead, behind, side_by_side
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of the parts
 AHEAD, BEHIND = 2, 2  # chunks that wait between the threads
+CALLS = 2  # of the model at once: between two calls one core would have nothing to do
 COMPRESSION, LEVEL = "zstd", 1
 ANSWER_NOT_FINITE = "the model's answer is not a finite number"
 
@@ -93,8 +94,9 @@ def predict(
 
                 chunks = make_chunks(plan, sources, start)
                 with ahead(chunks, AHEAD) as ready, behind(finish, BEHIND) as hand:
-                    for at, chunk in enumerate(ready, number):
-                        hand((at, chunk, answer(model, chunk, most)))
+                    answers = side_by_side(lambda chunk: answer(model, chunk, most), ready, CALLS)
+                    for at, (chunk, made) in enumerate(answers, number):
+                        hand((at, chunk, made))
             record = to_record(model, sources, checksums(), done)
         publish_all(output, folder, files, record)
     tell(summary(done, output, rejected_file(output)))
@@ -291,6 +293,8 @@ def writers(folder: Path, schema: pa.Schema) -> Iterator[tuple[Callable[[Part], 
                 compression=COMPRESSION,
                 compression_level=LEVEL,
                 use_dictionary=dictionary_columns(schema),
+                # Those of names cost more than all else that is written.
+                write_statistics=[name for name in schema.names if not pa.types.is_dictionary(schema.field(name).type)],
                 column_encoding={"row": "DELTA_BINARY_PACKED"},
             )
         )

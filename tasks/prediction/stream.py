@@ -1,12 +1,15 @@
 """Threads that work ahead of and behind the main one, with few items between them."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 WAIT_SECONDS = 0.1  # between looks at whether the other side has ended
 END = object()
 
@@ -49,6 +52,22 @@ def ahead(items: Iterator[Item], most: int) -> Iterator[Iterator[Item]]:
     finally:
         stopped.set()
         thread.join()
+
+
+def side_by_side(work: Callable[[Item], Made], items: Iterator[Item], most: int) -> Iterator[tuple[Item, Made]]:
+    """Yield each item with what `work` makes of it, in the order of the items; at most `most` are worked on at once.
+
+    What the work raises is raised in place of the item.
+    """
+    with ThreadPoolExecutor(most) as pool:
+        running: deque[tuple[Item, Future[Made]]] = deque()
+        for item in items:
+            running.append((item, pool.submit(work, item)))
+            if len(running) == most:
+                first, made = running.popleft()
+                yield first, made.result()
+        for first, made in running:
+            yield first, made.result()
 
 
 @contextmanager
