@@ -44,7 +44,7 @@ LOOP_ROWS = {"housing_mlp": 2_000_000, "fashion_mlp": 100_000, "fashion_cnn": 10
 LOOPED = {"fashion_cnn": 100_000}  # rows that the loop predicts, where all of them would take minutes
 # Rows of a call of the bare loop. A convolution's output for 65,536 pictures would take 13 GB.
 CALLS = {"fashion_cnn": (256, 512, 1024, 2048)}
-MOST_CALLS = (2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072)
+MOST_CALLS = (2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144)
 LOOP_SECONDS = 1.0  # to find the fastest size
 HOUSING = {  # mean and standard deviation of the logarithm, or of the value where it may be negative
     "MedInc": (1.2, 0.5),

@@ -11,6 +11,7 @@ from tasks.prediction.chunks import Chunk, position
 from tasks.prediction.saved_model import LoadedModel
 
 NAME = pa.dictionary(pa.int32(), pa.string())
+ONE_NAME = pa.dictionary(pa.int8(), pa.string())  # the same in all rows
 
 
 def output_names(model: LoadedModel) -> list[str]:
@@ -76,7 +77,7 @@ def output_schema(model: LoadedModel, keep: Mapping[str, pa.DataType | None]) ->
     nothing = {name: np.zeros((0, *tensor.shape), np.float32) for name, tensor in model.outputs.items()}
     made = answer_columns(model, nothing)
     own = {"file": NAME, "row": pa.int64(), **{name: array.type for name, array in made.items()}}
-    own |= {"model": NAME, "version": NAME}
+    own |= {"model": ONE_NAME, "version": ONE_NAME}
     for name in keep:
         if name in own:
             raise UserError(f"--keep {name}: the output has a column of this name. Rename that of the input.")
@@ -107,7 +108,8 @@ def to_output(
         kept = {name: values.take(pa.array(good)) for name, values in kept.items()}
     columns = {**kept, "file": files(chunk, rows), "row": pa.array(position(chunk.source, rows))}
     columns |= answer_columns(model, answers)
-    columns |= {"model": repeated(model.name, len(rows)), "version": repeated(model.version, len(rows))}
+    names = {"model": model.name, "version": model.version}
+    columns |= {name: repeated(text, len(rows), np.int8) for name, text in names.items()}
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
@@ -118,5 +120,5 @@ def files(chunk: Chunk, rows: np.ndarray) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(np.arange(len(rows), dtype=np.int32)), pa.array(names, pa.string()))
 
 
-def repeated(text: str, rows: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([text], pa.string()))
+def repeated(text: str, rows: int, dtype: type[np.integer] = np.int32) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype)), pa.array([text], pa.string()))

@@ -16,7 +16,7 @@ from tasks.prediction.saved_model import LoadedModel, Tensor
 
 CHUNK_BYTES = 8 * 2**20  # of a chunk's values; the fastest on 2 cores, with little to do again after a kill
 CALL_BYTES = 64 * 2**20  # of the largest layer in a call of the model, such as a filter's output for each pixel
-MAX_ROWS, MIN_ROWS = 65_536, 16
+MAX_ROWS, MIN_ROWS = 262_144, 16
 
 
 @dataclass(frozen=True)

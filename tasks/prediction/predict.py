@@ -31,7 +31,7 @@ from tasks.prediction.stream import ahead, behind, side_by_side
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the parts
+FORMAT = 2  # of the parts
 AHEAD, BEHIND = 2, 2  # chunks that wait between the threads
 CALLS = 2  # of the model at once: between two calls one core would have nothing to do
 COMPRESSION, LEVEL = "zstd", 1
