@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def code_of(card: str, name: str) -> str:
 
 def paste(code: str, folder: Path, settings: dict[str, str]) -> str:
     """Run lines of a shell in a folder of the project."""
-    command = ["bash", "-euc", code.replace(".venv/bin/python", sys.executable)]
+    command = ["bash", "-euc", code.replace(".venv/bin/python", shlex.quote(sys.executable))]
     done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
