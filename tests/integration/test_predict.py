@@ -117,7 +117,9 @@ def test_a_second_run_is_refused_and_ctrl_c_leaves_the_first_one_to_go_on(two_mo
     assert second.returncode == 1
     assert second.stderr == f"error: {OUT} is being written by another run. Wait until it has finished, or stop it.\n"
     assert slow.returncode == 130
-    assert errors == "error: interrupted; nothing was published. The same command goes on from here.\n"
+    # On a busy machine lines of progress come before.
+    assert errors.splitlines()[-1] == "error: interrupted; nothing was published. The same command goes on from here."
+    assert "Traceback" not in errors
     assert not OUT.exists()
 
     told: list[str] = []
