@@ -37,11 +37,11 @@ RESULTS = Path("benchmarks/results.json")
 ROUNDS = {"housing_mlp": 3, "fashion_mlp": 3, "fashion_cnn": 1}
 SEED = 42
 GROUP_ROWS = {"housing_mlp": 2**20, "fashion_mlp": 50_000, "fashion_cnn": 50_000}  # 600 MB of values, at once in memory
-ROWS = {"housing_mlp": 10_000_000, "fashion_mlp": 1_200_000, "fashion_cnn": 1_200_000}
+ROWS = {"housing_mlp": 10_000_000, "fashion_mlp": 1_200_000, "fashion_cnn": 120_000}
 QUICK_ROWS = {"housing_mlp": 200_000, "fashion_mlp": 5_000}
 # In memory; the loop goes over them again and again.
 LOOP_ROWS = {"housing_mlp": 2_000_000, "fashion_mlp": 100_000, "fashion_cnn": 100_000}
-LOOPED = {"fashion_cnn": 100_000}  # rows that the loop predicts, where all of them would take minutes
+LOOPED = {"fashion_cnn": 20_000}  # rows that the loop predicts, where all of them would take minutes
 # Rows of a call of the bare loop. A convolution's output for 65,536 pictures would take 13 GB.
 CALLS = {"fashion_cnn": (256, 512, 1024, 2048)}
 MOST_CALLS = (2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144)
