@@ -148,7 +148,7 @@ def make_requests(models: dict[str, LoadedModel]) -> list[Asked]:
 
 def bare_calls(model: LoadedModel) -> list[float]:
     """Return the seconds of each of many calls of the SavedModel with one row."""
-    row, taken = model.no_rows(1), []
+    row, taken = model.zeros(1), []
     for _ in range(BARE_CALLS):
         began = time.perf_counter()
         model.answer(row)

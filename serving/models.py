@@ -4,7 +4,6 @@
 once, so it has one model from its beginning to its end, whatever is promoted meanwhile.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from serving.metrics import Metrics
 from serving.sources import Source
 from serving.tensors import check_types
 from tasks.prediction.saved_model import LoadedModel, load_model
+from tasks.publishing.export_record import FILE, ExportRecord
 
 POLL_SECONDS = 1.0
 LOOK_SECONDS = 30.0  # in which the registry is read even if nothing seems to have changed
@@ -172,7 +172,7 @@ def warmed(folder: Path, name: str, version: str) -> Served:
     check_types(model)
     for rows in WARM_ROWS:
         try:
-            answers = model.answer(model.no_rows(rows))
+            answers = model.answer(model.zeros(rows))
         except Exception as error:  # noqa: BLE001 - a wrong graph can raise anything
             told = shortened(" ".join(str(error).split()), MAX_REASON)
             raise UserError(f"{folder} does not answer: {told or type(error).__name__}") from None
@@ -186,7 +186,7 @@ def warmed(folder: Path, name: str, version: str) -> Served:
 def examples(saved_model: Path) -> dict[str, float]:
     """Return an example of each number from the record of the export, as far as there is one."""
     try:
-        record = json.loads((saved_model.parent / "export/export.json").read_text(encoding="utf-8"))
-        return {entry["name"]: float(entry["example"]) for entry in record["inputs"] if entry["example"] is not None}
-    except (OSError, ValueError, TypeError, KeyError):
+        record = ExportRecord.model_validate_json((saved_model.parent / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
+    return {column.name: column.example for column in record.inputs if column.example is not None}

@@ -57,7 +57,7 @@ def example_instances(served: Served) -> list[dict[str, Any]]:
 
 def value_of(served: Served, name: str, tensor: Tensor) -> Any:
     if tensor.shape:
-        return served.model.no_rows(1)[name][0].tolist()
+        return served.model.zeros(1)[name][0].tolist()
     example = served.examples.get(name, 0.0)
     return bool(example) if tensor.dtype.kind == "b" else int(example) if tensor.dtype.kind in "iu" else example
 

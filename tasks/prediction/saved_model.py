@@ -51,7 +51,7 @@ class LoadedModel:
         given = {name: tf.convert_to_tensor(columns[name]) for name in self.inputs}
         return {name: value.numpy() for name, value in self.signature(**given).items()}
 
-    def no_rows(self, rows: int = 0) -> dict[str, np.ndarray]:
+    def zeros(self, rows: int) -> dict[str, np.ndarray]:
         """Return columns of `rows` rows of zeros, to warm the model up."""
         return {name: np.zeros((rows, *tensor.shape), tensor.dtype) for name, tensor in self.inputs.items()}
 
