@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ def process_pool(max_processes: int) -> Iterator[Executor]:
         without_main_module(),
         ProcessPoolExecutor(count, get_context("spawn"), initializer=end_with_parent) as processes,
     ):
-        with interrupts_blocked():  # a process that starts now inherits that
+        with interrupts_put_off():  # a process that starts now inherits the blocked signal
             for _ in range(count):
                 processes.submit(os.getpid)
         try:
@@ -37,9 +38,21 @@ def process_pool(max_processes: int) -> Iterator[Executor]:
 
 
 @contextmanager
-def interrupts_blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def interrupts_put_off() -> Iterator[None]:
+    """Block SIGINT, and raise one that came meanwhile after the block.
+
+    The mask is of this thread alone: another one (Prefect's, say) takes the signal, and Python runs the handler in
+    the main thread all the same. There it would end the start of a process half-way, whose traceback follows.
+    """
+    came: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if in_main_thread else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if came:
+            signal.raise_signal(signal.SIGINT)
