@@ -14,6 +14,7 @@ import sys
 from contextlib import chdir
 from pathlib import Path
 
+import pyarrow as pa
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
@@ -33,7 +34,7 @@ from orchestration.command_line import (
     reporting,
 )
 from orchestration.experiment import restored_workspace
-from orchestration.new_batches import NewBatch, bring_back, bring_batches
+from orchestration.new_batches import NewBatch, bring_back, bring_batches, list_new
 from orchestration.prefect.automations import BATCH_REJECTED, MODEL_PROMOTED, tell_of
 from orchestration.registry_state import Event
 from orchestration.retention import clean_up_task
@@ -42,6 +43,7 @@ from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS
 from tasks.arrivals.drift_record import to_markdown as to_page
 from tasks.arrivals.receive import receive_task
+from tasks.arrivals.train_rows import read_train_rows
 from tasks.promotion.verdict import Verdict, read_verdict
 
 
@@ -64,8 +66,10 @@ def retrain(models: list[Model] | None = None, datasets: list[DatasetName] | Non
             take_arrivals(get_dataset(name), folder)
         warn_of_uncommitted()
         for name in params.datasets:
-            of_it = [model for model in chosen if params.model(model).dataset == name]
-            show_batches(bring_batches(get_dataset(name), of_it, params.gates_of(name), folder), name)
+            if new := list_new(dataset := get_dataset(name), folder):
+                of_it = [model for model in chosen if params.model(model).dataset == name]
+                train = train_rows(dataset, folder)
+                show_batches(bring_batches(dataset, new, train, of_it, params.gates_of(name), folder), name)
         targets = [f"train@{model}" for model in models or ()]
         trained = run_in(folder, "flows.pipeline", *targets, *(["--force"] if force else []))
         judged = [model for model in chosen if judge(model, folder)]
@@ -91,6 +95,28 @@ def take_arrivals(dataset: Dataset, folder: Path) -> None:
         get_run_logger().warning("%s: brought back the batches %s, which were missing", dataset.name, ", ".join(back))
     for rejected in receive_task(dataset, folder).rejected:
         tell_of(BATCH_REJECTED, f"dataset.{dataset.name}", dataset=dataset.name, batch=rejected.name)
+
+
+def train_rows(dataset: Dataset, folder: Path) -> pa.Table | None:
+    """Return the raw train rows, with which new batches are compared; None where nothing is prepared yet.
+
+    A run that was killed may have ingested batches without preparing them; `prepare` then runs first.
+
+    Args:
+        dataset: whose rows.
+        folder: the workspace of `retrain`.
+    """
+    if not (folder / paths.prepared_table(dataset.name, "train")).exists():
+        return None
+    with chdir(folder):
+        try:
+            return read_train_rows(dataset)[0]
+        except UserError as error:
+            get_run_logger().warning("%s This is done now.", error)
+    if run_in(folder, "flows.pipeline", f"prepare@{dataset.name}"):
+        raise UserError(f"{dataset.name} could not be prepared; the log of the run `pipeline` says why.")
+    with chdir(folder):
+        return read_train_rows(dataset)[0]
 
 
 def show_batches(batches: list[NewBatch], dataset: str) -> None:

@@ -56,11 +56,21 @@ def bring_back(dataset: Dataset, folder: Path) -> list[str]:
     return [batch.name for batch in missing]
 
 
-def bring_batches(dataset: Dataset, models: list[str], gates: Gates, folder: Path) -> list[NewBatch]:
-    """Copy the batches that `folder` lacks into it, and record their drift there.
+def list_new(dataset: Dataset, folder: Path) -> list[Path]:
+    """Return the batches of this workspace that the workspace `folder` of `retrain` lacks."""
+    place = folder / paths.batches_folder(dataset.name)
+    return [batch for batch in list_batches(dataset.name) if not (place / batch.name).exists()]
+
+
+def bring_batches(
+    dataset: Dataset, new: list[Path], train: pa.Table | None, models: list[str], gates: Gates, folder: Path
+) -> list[NewBatch]:
+    """Copy new batches into `folder`, and record their drift there.
 
     Args:
         dataset: whose batches.
+        new: what `list_new` returned.
+        train: the raw train rows of `folder`; None where these are not made yet, and no drift is measured.
         models: of that data set, whose champions' predictions are compared, too.
         gates: of the data set; with `drift: block`, a batch that drifts is moved into data/rejected/D instead.
         folder: the workspace of `retrain`.
@@ -68,10 +78,8 @@ def bring_batches(dataset: Dataset, models: list[str], gates: Gates, folder: Pat
     place = folder / paths.batches_folder(dataset.name)
     place.mkdir(parents=True, exist_ok=True)
     found = []
-    for batch in list_batches(dataset.name):
-        if (place / batch.name).exists():
-            continue
-        drift = drift_of(dataset, batch, models, gates.load, folder)
+    for batch in new:
+        drift = None if train is None else drift_of(dataset, batch, train, models, gates.load, folder)
         if drift and drift.alarm and gates.drift == "block":
             found.append(NewBatch(batch.name, drift, keep_out(dataset, batch, drift)))
             continue
@@ -80,25 +88,26 @@ def bring_batches(dataset: Dataset, models: list[str], gates: Gates, folder: Pat
     return found
 
 
-def drift_of(dataset: Dataset, batch: Path, models: list[str], limit: LoadLimit, folder: Path) -> Drift | None:
-    """Measure and record the drift of a batch against the train rows of `folder`; None where these are not made yet.
+def drift_of(
+    dataset: Dataset, batch: Path, train: pa.Table, models: list[str], limit: LoadLimit, folder: Path
+) -> Drift | None:
+    """Measure and record the drift of a batch against the train rows; None for one that has no rows.
 
     Args:
         dataset: whose rows they are.
         batch: the accepted file or folder.
+        train: raw rows.
         models: whose champions' predictions are compared.
         limit: of the time that a champion may take to load and to predict.
         folder: the workspace of `retrain`.
     """
     table, _ = parse(dataset, batch)
+    if table is None:
+        return None
     with chdir(folder):
-        if table is None or not paths.prepared_table(dataset.name, "train").exists():
-            return None
         with quiet_stderr():  # scikit-learn and SciPy are slow to import, so only now
             from tasks.arrivals.drift import measure_drift
             from tasks.arrivals.drift_record import write_drift
-            from tasks.arrivals.train_rows import read_train_rows
-        train, _ = read_train_rows(dataset)
         predicted = predictions(dataset, models, limit, train, table)
         drift = measure_drift(dataset, train, table, batch.name, predicted)
         write_drift(drift)

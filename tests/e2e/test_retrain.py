@@ -89,6 +89,10 @@ def test_a_week_of_nights(run, night, settings, monkeypatch):
     assert champion("iris_mlp") == "v0.0.1"  # what was rolled back stays so
     registry.promote("iris_mlp", "v0.0.2", "it was not odd")
 
+    deliver("sunday.csv", 3)
+    schema = WORKTREE / "data/prepared/iris/schema.json"
+    facts = json.loads(schema.read_text())  # as a run that was killed between `ingest` and `prepare` leaves them
+    schema.write_text(json.dumps({**facts, "raw_sha256": "0" * 64}))
     said = night("iris_mlp", models__iris_mlp__compile__learning_rate=BAD)
     assert champion("iris_mlp") == "v0.0.2"
     found = verdict("iris_mlp")
@@ -97,6 +101,8 @@ def test_a_week_of_nights(run, night, settings, monkeypatch):
     assert failed
     assert all(name in said for name in failed)
     assert "train@iris_mlp ran" in said
+    assert "was made of other rows" in said
+    assert (WORKTREE / "data/drift/iris/0002-sunday.csv.json").exists()
 
     monday = batch.read_bytes()
     batch.unlink()  # as `dvc checkout` does, since the user's dvc.lock does not know it
