@@ -58,7 +58,7 @@ test: $(READY) ## the fast tests: no network, no server, no browser
 	$(PYTEST) --numprocesses auto --hypothesis-profile fast -m 'not slow' tests/unit tests/training
 
 test-rest: $(READY) ## what `make test` leaves out, and the property tests with more examples
-	$(PYTEST) --numprocesses $(WORKERS) -m 'integration or e2e or slow or hypothesis' --durations 25
+	$(PYTEST) --numprocesses $(WORKERS) $(if $(SHARE),--share $(SHARE)) -m 'integration or e2e or slow or hypothesis' --durations 25
 
 test-all: $(READY) ## every test
 	$(PYTEST) --numprocesses $(WORKERS) --durations 25

@@ -39,6 +39,7 @@ hypothesis_settings.register_profile("whole", deadline=None)
 hypothesis_settings.load_profile("whole")
 
 TESTS = Path(__file__).parent
+SHARES = 4
 SLOW_TIERS = ("integration", "e2e")
 SLOW_SECONDS = 300  # a test of several processes, where two workers share a core
 # A test that needs one of these may have to wait until it is trained.
@@ -238,8 +239,17 @@ def has_real_data() -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Mark each test with its tier, the name of its folder, and give those of a slow one more time."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
+    """Mark each test with its tier, the name of its folder, and give those of a slow one more time.
+
+    With `--share N`, only every fourth of the tests that rotate stays.
+    """
+    share = config.getoption("--share")
+    if share is not None:
+        rotating = [item for item in items if item.get_closest_marker("rotates")]
+        others = {item for number, item in enumerate(rotating) if number % SHARES != share}
+        config.hook.pytest_deselected(items=[*others])
+        items[:] = [item for item in items if item not in others]
     reason = "needs the real data sets: set TFDS_DATA_DIR and SCIKIT_LEARN_DATA, or `make repro` once"
     skip = None if has_real_data() else pytest.mark.skip(reason=reason)
     for item in items:
@@ -255,6 +265,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=1, help="how often test_retrain_killed.py kills a run")
     parser.addoption("--kill-seed", type=int, default=0, help="of the moments of these kills")
+    parser.addoption("--share", type=int, choices=range(SHARES), help="which fourth of the tests that rotate runs")
     parser.addoption("--batches", type=int, default=100, help="how many batches test_real_drift.py draws for a share")
 
 

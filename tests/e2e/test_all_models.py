@@ -39,6 +39,7 @@ def stranger(clean_tensorflow) -> Callable[[Path, list[Rows]], list[dict[str, li
     return answers
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_trains_the_same_twice_and_its_export_answers_raw_rows_likewise(prepared, tmp_path, stranger, name):
     check_training_and_export(name, tmp_path, stranger, rows=300)

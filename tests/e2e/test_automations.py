@@ -86,6 +86,7 @@ def test_the_webhook_hears_of_a_failed_run_a_rejected_batch_and_a_promotion(ui, 
     assert sorted(calls, key=str) == sorted(expected, key=str)
 
 
+@pytest.mark.rotates
 def test_a_run_that_has_gone_silent_is_crashed(ui, calls):
     before = {process.pid for process in processes(ui.workspace)}
     id = ui.waiting_run()

@@ -45,6 +45,7 @@ def results(prepared_workspace, tmp_path_factory, environment) -> dict:
     return json.loads(out.read_text())
 
 
+@pytest.mark.rotates
 def test_every_model_was_timed_against_its_peer(results):
     assert set(results["fit"]) == set(QUICK_MODELS)
     for row in results["fit"].values():

@@ -124,6 +124,7 @@ def test_a_bad_or_unknown_parameter_is_refused_before_the_run_with_the_reason(ui
     assert told in response.text
 
 
+@pytest.mark.rotates
 def test_other_epochs_are_an_experiment(ui, workspace, dvc):
     run = ended(ui, start(ui, "train", model="iris_mlp", epochs=3))
     assert run["state"]["type"] == "COMPLETED", logs(ui, run)
@@ -132,6 +133,7 @@ def test_other_epochs_are_an_experiment(ui, workspace, dvc):
     assert json.loads((workspace / "artifacts/iris_mlp/metrics.json").read_text())["epochs"] == 1
 
 
+@pytest.mark.rotates
 def test_two_runs_started_at_once_run_one_after_the_other_and_through_dvc(ui, dvc):
     started = {"train-iris_mlp": start(ui, "train", model="iris_mlp", force=True), "pipeline": start(ui, "pipeline")}
     runs = {name: ended(ui, response) for name, response in started.items()}
@@ -167,6 +169,7 @@ def test_a_cancelled_run_leaves_everything_as_it_was(ui, workspace, dvc):
     assert "up to date" in dvc("status", "ingest@line")
 
 
+@pytest.mark.rotates
 def test_smoke_runs_the_whole_graph_on_the_sample_beside_the_workspace(ui, workspace):
     before = (workspace / "dvc.lock").read_bytes()
     run = ended(ui, start(ui, "smoke"))

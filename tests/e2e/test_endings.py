@@ -105,6 +105,7 @@ def send(process: psutil.Process, number: int) -> None:
         process.send_signal(number)
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize(("started", "end"), TESTED)
 def test_nothing_is_lost_and_nothing_is_left(start, small, settings, started, end):
     stage = TRAINING if (started, end) in TRAINED else WAITING_STAGE

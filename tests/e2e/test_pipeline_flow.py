@@ -181,6 +181,7 @@ def test_dry_says_what_would_run_and_runs_nothing(run):
     assert contents(Path("artifacts")) == before
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -209,6 +210,7 @@ def test_a_faulty_params_file_is_told_in_one_message(run):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.rotates
 def test_a_failing_stage_leaves_its_siblings_done_and_the_lock_without_it(run):
     before = YAML(typ="safe").load(Path("dvc.lock"))["stages"]
     kept = contents(Path("artifacts/linear_neuron"))
@@ -235,6 +237,7 @@ def test_a_failing_stage_leaves_its_siblings_done_and_the_lock_without_it(run):
     assert run("git", "status", "--porcelain", "reports").stdout == ""
 
 
+@pytest.mark.rotates
 def test_an_experiment_is_saved_and_leaves_the_workspace_as_it_was(run):
     before = contents(Path("artifacts")) | contents(Path("reports"))
     done = run(*PIPELINE, "--set", "models.iris_mlp.fit.epochs=4")
@@ -248,6 +251,7 @@ def test_an_experiment_is_saved_and_leaves_the_workspace_as_it_was(run):
     assert json.loads(Path("artifacts/iris_mlp/metrics.json").read_text())["epochs"] == 4
 
 
+@pytest.mark.rotates
 def test_an_experiment_records_nothing_of_the_stages_that_it_does_not_bring_up_to_date(run):
     edit_params(Path(), models__linear_neuron__fit__epochs=2)
     edited = Path("params.yaml").read_bytes()
@@ -264,6 +268,7 @@ def test_an_experiment_records_nothing_of_the_stages_that_it_does_not_bring_up_t
     assert run(*PIPELINE, "--dry", "train@linear_neuron").stdout == "train@linear_neuron: changed\n"
 
 
+@pytest.mark.rotates
 def test_what_is_edited_while_an_experiment_runs_is_not_lost(waiting, run):
     process = waiting(*PIPELINE, "--set", "seed=7", "ingest@line")
     edit_params(Path(), models__iris_mlp__fit__epochs=9)
@@ -273,6 +278,7 @@ def test_what_is_edited_while_an_experiment_runs_is_not_lost(waiting, run):
     assert "seed: 42" in Path(".staging/params.before.yaml").read_text()
 
 
+@pytest.mark.rotates
 def test_a_worker_that_is_killed_fails_its_stage_alone(started, small, run):
     before = contents(small / "artifacts/linear_neuron")
     edit_params(small, models__iris_mlp__fit__epochs=5)
@@ -294,6 +300,7 @@ def assert_told_as_in_use(done: subprocess.CompletedProcess, process: subprocess
     assert f"this workspace is in use by process {process.pid}" in done.stderr
 
 
+@pytest.mark.rotates
 def test_two_runs_never_mix_and_an_interrupted_one_puts_back_what_was_running(started, run):
     before = contents(Path("artifacts/linear_neuron"))
     process = started()
@@ -355,6 +362,7 @@ def waiting(run, small, environment) -> Iterator[Callable[..., subprocess.Popen]
             process.communicate(timeout=60)
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize("own_server", [False, True])
 def test_a_running_dvc_repro_is_seen(waiting, run, api_url, own_server):
     waiting(*DVC, "repro", "-s", "ingest@line", **({} if own_server else {"PREFECT_API_URL": api_url}))
@@ -385,6 +393,7 @@ def cluster(settings, tmp_path) -> Iterator[str]:
         process.wait()
 
 
+@pytest.mark.rotates
 def test_stages_run_on_a_dask_cluster_that_shares_the_workspace(run, cluster):
     edit_params(Path(), seed=43)
     done = run(*PIPELINE, "--runner", "dask", "--address", cluster, "train@iris_mlp")

@@ -108,6 +108,7 @@ def check_champion(rows: Path) -> None:
     assert isinstance(scored, Scored), scored
 
 
+@pytest.mark.rotates
 def test_a_killed_run_loses_nothing(repository, settings, request, tmp_path):
     kills, chance = request.config.getoption("--kills"), random.Random(request.config.getoption("--kill-seed"))
     rows = tmp_path / "rows.parquet"

@@ -123,6 +123,7 @@ def test_a_schedule_of_every_minute_runs_and_does_so_after_a_restart_with_its_ho
         wait_for(lambda: set(completed(ui, found)) - {*known}, lambda: runs(ui, found))
 
 
+@pytest.mark.rotates
 def test_a_run_that_nobody_takes_is_late_and_a_cancelled_one_leaves_no_process(small_workspace, environment):
     make_it_wait(small_workspace)
     hold(small_workspace)

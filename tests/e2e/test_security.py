@@ -212,6 +212,7 @@ def test_no_run_brings_a_command_variables_or_a_folder(ui, tmp_path, variables):
     assert "not allowed" in response.text
 
 
+@pytest.mark.rotates
 def test_a_command_that_reached_the_server_all_the_same_is_not_run(ui, tmp_path):
     found = ui.get("/deployments/name/pipeline/pipeline").json()
     marker = tmp_path / "marker"
@@ -243,6 +244,7 @@ def test_a_run_in_the_terminal_may_report_to_the_server_of_make_ui(ui, run):
     assert ui.post("/flow_runs/count", json={}).json() == count + 1
 
 
+@pytest.mark.rotates
 def test_what_is_set_for_another_server_reaches_neither_ours_nor_its_clients(run, small_workspace):
     files = {
         ".env": "".join(f"{name}='{value}'\n" for name, value in ANOTHER_SERVERS.items() if "PORT" not in name),
@@ -274,6 +276,7 @@ def test_the_stages_of_dvc_repro_share_a_server_that_asks_for_the_secret(small_w
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.rotates
 def test_a_server_of_the_users_gets_what_the_user_has_set_for_it(run, tmp_path):
     with serve(tmp_path, PREFECT_SERVER_API_AUTH_STRING="me:mine") as address:
         refused = run("ingest", "line", PREFECT_API_URL=address)

@@ -45,6 +45,7 @@ def no_run_is_under_way(ui: Ui) -> bool:
     return not (runs or ui.http("POST", "task_runs/filter", task_runs=wanted))
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_whose_process_is_killed_ends_with_its_subflows_and_tasks(ui, workspace, number):
     id = ui.waiting_run()
@@ -53,6 +54,7 @@ def test_a_run_whose_process_is_killed_ends_with_its_subflows_and_tasks(ui, work
     wait_for(lambda: no_run_is_under_way(ui), "the end of subflows and tasks")
 
 
+@pytest.mark.rotates
 def test_a_run_that_ends_without_a_word_frees_the_slot(ui, workspace, environment):
     code = workspace / "flows/deployments.py"
     before = code.read_text()
@@ -74,6 +76,7 @@ def test_a_run_that_ends_without_a_word_frees_the_slot(ui, workspace, environmen
     assert ui.ended(after)["state"]["type"] == "COMPLETED"
 
 
+@pytest.mark.rotates
 def test_a_run_from_a_terminal_that_lives_is_left_alone(ui, workspace, environment):
     secret = workspace / ".prefect/auth-string"
     configured = {"PREFECT_API_URL": f"http://127.0.0.1:{ui.port}/api"}

@@ -101,6 +101,7 @@ ENDINGS = [
 ]
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize(
     ("part", "signals", "code", "said", "state"),
     ENDINGS,
@@ -122,6 +123,7 @@ def test_however_it_ends_an_experiment_is_put_back_and_nothing_is_left(
     assert "Traceback" not in ui.said()
 
 
+@pytest.mark.rotates
 def test_what_two_kills_leave_is_ended_by_the_next_ui(start, workspace):
     before = state_of(workspace)
     ui = start()
@@ -164,6 +166,7 @@ def test_a_worker_that_cannot_start_is_told_with_the_end_of_its_log(workspace, e
     wait_for(lambda: not processes(workspace), "the end of every process")
 
 
+@pytest.mark.rotates
 def test_a_service_that_fails_again_and_again_is_named_once(start, workspace):
     ui = start()
     rename = "ALTER TABLE {} RENAME TO {}"
@@ -188,6 +191,7 @@ def last(workspace: Path, environment: dict[str, str]) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.rotates
 def test_the_last_scheduled_runs_are_told_with_and_without_a_server(start, workspace, environment):
     nothing = last(workspace, environment)
     assert nothing.returncode == 0, nothing.stderr

@@ -211,6 +211,7 @@ def wait_until(happened: Callable[[], object]) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize("answer", [silent, trickling])
 def test_ctrl_c_ends_a_download_that_may_take_longer_than_the_answer_and_leaves_no_process(
     answer, proxy, empty_caches, workspace, api_url

@@ -64,6 +64,7 @@ def test_summary_marks_the_sample_and_has_what_was_promised(trained):
     assert "Sample data" in (trained / "reports/index.html").read_text()
 
 
+@pytest.mark.rotates
 def test_an_experiment_retrains_its_model_alone(run):
     done = run(*DVC, "exp", "run", "-S", "models.iris_mlp.fit.epochs=2")
     assert done.returncode == 0, done.stderr

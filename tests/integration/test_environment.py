@@ -244,6 +244,7 @@ def check_printed(done: subprocess.CompletedProcess) -> None:
     assert not CONTROL.search(done.stdout.replace("\r", "") + done.stderr.replace("\r", ""))
 
 
+@pytest.mark.rotates
 def test_a_run_where_everything_is_set_otherwise_gives_the_same_results(small, environment):
     metrics = small / "artifacts/iris_mlp/metrics.json"
     expected = metrics.read_bytes()
@@ -254,6 +255,7 @@ def test_a_run_where_everything_is_set_otherwise_gives_the_same_results(small, e
     assert metrics.read_bytes() == expected
 
 
+@pytest.mark.rotates
 def test_dvc_runs_stages_where_everything_is_set_otherwise(dvc_workspace, environment):
     own = environment | {
         name: value for name, value in ADVERSE.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")
@@ -294,6 +296,7 @@ def test_colours_are_for_terminals(workspace, settings, run_flow):
     assert "\x1b[" in printed
 
 
+@pytest.mark.rotates
 def test_a_flow_trains_with_its_standard_streams_closed(prepared, settings):
     def run(words: str, closed: str) -> int:
         command = ["sh", "-c", f'exec "$0" -m flows.{words} {closed}', sys.executable]
@@ -346,6 +349,7 @@ def test_a_locale_without_the_characters_is_no_error(run_flow):
     assert "unknown model" in done.stderr
 
 
+@pytest.mark.rotates
 def test_a_flow_trains_without_a_folder_that_the_user_names_and_where_warnings_are_errors(prepared, run_flow):
     done = run_flow("train", "iris_perceptron", TMPDIR="/nonexistent", HOME="/proc", PYTHONWARNINGS="error")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -77,6 +77,7 @@ def check_of_one_training(model: Path) -> None:
     assert checksums(model).items() >= recorded.items()
 
 
+@pytest.mark.rotates
 def test_an_experiment_of_which_a_part_fails_puts_back_what_dvc_could_not(run):
     before = kept() | {name: Path(name).read_bytes() for name in ("params.yaml", "dvc.lock")}
     settings = ("models.iris_mlp.fit.epochs=3", "models.linear_neuron.compile.learning_rate=1e30")
@@ -97,6 +98,7 @@ def test_a_backup_with_damaged_notes_is_named_and_left_alone(workspace, notes):
     assert backup.exists()
 
 
+@pytest.mark.rotates
 def test_a_failing_run_keeps_what_dvc_could_not_bring_back(run):
     before = kept()
     for model in ("iris_mlp", "linear_neuron"):
@@ -114,6 +116,7 @@ def test_a_failing_run_keeps_what_dvc_could_not_bring_back(run):
     assert kept() == before
 
 
+@pytest.mark.rotates
 def test_a_run_names_what_it_replaces_and_makes_anew_what_cannot_be_had_exactly(run):
     metrics = (UNCACHED / "metrics.json").read_bytes()  # which no commit has
     shutil.rmtree(UNCACHED)
@@ -138,6 +141,7 @@ def test_the_report_names_files_of_two_trainings(run, two_models, tmp_path):
     assert "Files of two trainings" not in (made / "models/linear_neuron.html").read_text()
 
 
+@pytest.mark.rotates
 def test_a_stage_that_cannot_start_keeps_its_outputs(run):
     before = kept()
     flow = Path("flows/train.py")

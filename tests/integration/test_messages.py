@@ -59,6 +59,7 @@ def test_a_wrong_setting_is_one_line_before_a_server_is_started(run, small, dry,
     assert run("git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.rotates
 def test_a_folder_without_git_or_dvc_says_what_to_run(run, small, tmp_path):
     folder = tmp_path / "a copy"
     shutil.copytree(small, folder, ignore=shutil.ignore_patterns(".git", "data", "cache"))
@@ -86,6 +87,7 @@ def test_an_unknown_family_is_told_by_every_command_that_runs_our_code(workspace
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.rotates
 def test_figures_and_experiments_fit_a_screen(run, small, settings):
     experiment = [*PIPELINE, ONE, "--set", "models.linear_neuron.fit.epochs=3", "--set", "seed=7"]
     made = subprocess.run(experiment, cwd=small, env=settings, capture_output=True, text=True, check=False)

@@ -57,6 +57,7 @@ def test_a_folder_that_is_a_mount_point_gets_its_new_content(mounting, other_dis
     assert found == {"notes.txt": "mine", "file": "new", "another": "new"}
 
 
+@pytest.mark.rotates
 def test_the_pipeline_runs_where_every_folder_is_a_disk_of_its_own(mounting, other_disk, tmp_path, dvc_folder):
     workspace = make_workspace(tmp_path / "ws")
     shutil.copy(ROOT / ".dvcignore", workspace)
@@ -225,6 +226,7 @@ def test_a_broken_list_of_dvcs_users_stays_while_dvc_runs(dvc_workspace):
     assert USERS.exists()
 
 
+@pytest.mark.rotates
 def test_a_model_is_trained_and_reported_in_a_folder_of_any_name(tmp_path, dvc_folder):
     workspace = make_workspace(tmp_path / "a [b] *?%20#'\"$HOME &;`\xe9\U0001f600")
     keep_only(workspace, ["linear_neuron"])

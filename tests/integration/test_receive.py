@@ -49,6 +49,7 @@ def new_rows(seed: int, rows: int = 30) -> str:
     return taken.to_csv(index=False)
 
 
+@pytest.mark.rotates
 def test_a_batch_makes_its_data_set_anew_and_no_other(small, run):
     assert [*(small / "data/batches/iris").iterdir()] == []
     put(small, "tonight's rows.csv", new_rows(1))
@@ -72,6 +73,7 @@ def test_a_batch_makes_its_data_set_anew_and_no_other(small, run):
     assert contents(small / "data/batches") == kept
 
 
+@pytest.mark.rotates
 def test_the_pipeline_takes_what_has_been_received_and_a_clone_without_it_is_refused(small, run):
     put(small, "a.csv", new_rows(1))
     assert run(sys.executable, "-m", "flows.receive", "iris").returncode == 0
@@ -100,6 +102,7 @@ def test_the_pipeline_takes_what_has_been_received_and_a_clone_without_it_is_ref
         assert (small / "dvc.lock").read_text() == lock
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize("place", ["same disk", "other disk"])
 @pytest.mark.parametrize("dataset", ["iris", "fashion_mnist"])
 def test_a_kill_at_any_step_loses_nothing_and_the_next_run_completes(dataset, place, tmp_path, request):

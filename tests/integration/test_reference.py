@@ -14,6 +14,7 @@ from tasks.reference.baselines import baseline
 from tests.support.workspaces import edit_params
 
 
+@pytest.mark.rotates
 def test_parity_runs_every_seed_with_every_preparation(prepared, run_flow):
     edit_params(prepared, lecture_recipes__housing_wide_deep_aux__seeds=[1, 2])
     done = run_flow("lecture_recipe", "housing_wide_deep_aux")
@@ -28,6 +29,7 @@ def test_parity_runs_every_seed_with_every_preparation(prepared, run_flow):
     assert history.groupby(["normalization", "seed"])["epoch"].max().tolist() == [1, 1, 1, 1]
 
 
+@pytest.mark.rotates
 def test_baselines_are_measured_on_the_same_rows(prepared, run_flow):
     done = run_flow("baselines")
     assert done.returncode == 0, done.stderr[-2000:]

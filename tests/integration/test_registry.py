@@ -60,6 +60,7 @@ def run(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.rotates
 def test_promoting_rolling_back_and_cleaning_up(repository, tmp_path):
     registry.promote(MODEL, "v0.0.1", "the first one")
     done = run(*REGISTRY, "promote", "iris_mlp@v0.0.2", "--message", "v0.0.2 is better")

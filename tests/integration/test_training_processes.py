@@ -113,6 +113,7 @@ print(fitted.precision_reason, file=sys.stderr)
 """
 
 
+@pytest.mark.rotates
 def test_a_measurement_changes_no_digit_of_the_training(run, prepared, tmp_path):
     edit_params(prepared, models__multi_input_cnn__build__filters=[4, 2])
     measured, pinned = (
@@ -158,6 +159,7 @@ assert max(differences) < 1e-3, differences
 """
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize("name", ["iris_mlp", "housing_wide_deep_aux", "multi_input_cnn"])
 def test_two_devices_share_each_batch_and_end_with_the_weights_of_one(run, prepared, tmp_path, name):
     edit_params(prepared, models__multi_input_cnn__build__filters=[4, 2])

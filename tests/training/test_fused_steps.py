@@ -65,6 +65,7 @@ def assert_close(one: list[np.ndarray], other: list[np.ndarray], tolerance: floa
         np.testing.assert_allclose(first, second, rtol=0, atol=tolerance * max(1.0, np.abs(second).max()))
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize("name", each_model())
 def test_a_fused_epoch_equals_keras_own_loop(prepared, tmp_path, name):
     edit_params(prepared, **{f"models__{name}__compile__average": None})

@@ -79,6 +79,7 @@ def test_blocks_from_disk_are_those_from_memory(small_groups, block):
             np.testing.assert_array_equal(values, same.inputs[name])
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize(
     ("name", "execution"),
     [
