@@ -22,6 +22,7 @@ from runtime.errors import UserError
 from tasks.prediction.answers import dictionary_columns, output_names, output_schema, to_output
 from tasks.prediction.checks import REJECTED, rejected
 from tasks.prediction.chunks import Chunk, Place, Plan, call_rows, in_order, make_chunks, make_plan, position, told
+from tasks.prediction.compiled import Answer, compiled
 from tasks.prediction.inputs import Source, find_sources, printable, refuse_pictures_for, start_hashing, unchanged
 from tasks.prediction.parts import Part, RefusedRowError, begin, flush, locked_folder, publish, read_part, write_part
 from tasks.prediction.progress import Done, Report, summary
@@ -31,7 +32,7 @@ from tasks.prediction.stream import ahead, behind, side_by_side
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # of the parts
+FORMAT = 3  # of the parts
 AHEAD, BEHIND = 2, 2  # chunks that wait between the threads
 CALLS = 2  # of the model at once: between two calls one core would have nothing to do
 COMPRESSION, LEVEL = "zstd", 1
@@ -92,9 +93,9 @@ def predict(
                     if report:
                         report(done)
 
-                chunks = make_chunks(plan, sources, start)
+                chunks, call = make_chunks(plan, sources, start), compiled(model, most)
                 with ahead(chunks, AHEAD) as ready, behind(finish, BEHIND) as hand:
-                    answers = side_by_side(lambda chunk: answer(model, chunk, most), ready, CALLS)
+                    answers = side_by_side(lambda chunk: answer(model, call, chunk, most), ready, CALLS)
                     for at, (chunk, made) in enumerate(answers, number):
                         hand((at, chunk, made))
             record = to_record(model, sources, checksums(), done)
@@ -189,11 +190,12 @@ def refuse(records: pa.RecordBatch) -> None:
     raise RefusedRowError(f"{told(first)}. Nothing was published, because of --strict.")
 
 
-def answer(model: LoadedModel, chunk: Chunk, most: int) -> dict[str, np.ndarray]:
+def answer(model: LoadedModel, call: Answer, chunk: Chunk, most: int) -> dict[str, np.ndarray]:
     """Return what the model answers to a chunk, by output.
 
     Args:
         model: that answers.
+        call: how it is called.
         chunk: the rows.
         most: rows of a call.
     """
@@ -203,7 +205,7 @@ def answer(model: LoadedModel, chunk: Chunk, most: int) -> dict[str, np.ndarray]
     calls = []
     for first in range(0, rows, most):
         given = {name: values[first : first + most] for name, values in chunk.columns.items()}
-        calls.append(model.answer(given))
+        calls.append(call(given))
         for name, values in calls[-1].items():
             if values.ndim == 0 or len(values) != min(most, rows - first):
                 raise UserError(

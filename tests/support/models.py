@@ -47,7 +47,8 @@ def fake_model(
         outputs: by name; a quantity unless given.
         origin: what the export says of it.
     """
-    signature = SimpleNamespace(graph=SimpleNamespace(as_graph_def=lambda add_shapes: GRAPH))
+    large = [SimpleNamespace(shape=(1_000_000,))]  # not compiled, so that `calls` has every call
+    signature = SimpleNamespace(graph=SimpleNamespace(as_graph_def=lambda add_shapes: GRAPH), variables=large)
     return FakeModel(
         name="a_model",
         version="v0.0.1",
