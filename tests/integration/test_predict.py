@@ -76,19 +76,19 @@ def test_killed_runs_go_on_and_end_with_the_bytes_of_an_undisturbed_one(tmp_path
     assert len({*finished}) > 2  # the moments were different ones
 
 
-# `python -m flows.predict` whose model takes its time for each chunk of 64 rows.
+# `python -m flows.predict` that takes its time for each chunk of 64 rows.
 SLOW = """
 import os, sys, time
 sys.path.insert(0, os.environ["ROOT"])
 from flows import predict
 from tasks.prediction import chunks
-from tasks.prediction.saved_model import LoadedModel
+from tasks.prediction import predict as prediction
 
-def slow(self, columns, answer=LoadedModel.answer):
-    time.sleep(0.1)
-    return answer(self, columns)
+def slow(*part, write=prediction.write_part):
+    time.sleep(0.5)
+    write(*part)
 
-LoadedModel.answer, chunks.MAX_ROWS = slow, 64
+prediction.write_part, chunks.MAX_ROWS = slow, 64
 sys.exit(predict.main())
 """
 
