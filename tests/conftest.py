@@ -39,7 +39,7 @@ hypothesis_settings.register_profile("whole", deadline=None)
 hypothesis_settings.load_profile("whole")
 
 TESTS = Path(__file__).parent
-SHARES = 4
+SHARES = 6
 SLOW_TIERS = ("integration", "e2e")
 SLOW_SECONDS = 300  # a test of several processes, where two workers share a core
 # A test that needs one of these may have to wait until it is trained.
@@ -242,7 +242,7 @@ def has_real_data() -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
     """Mark each test with its tier, the name of its folder, and give those of a slow one more time.
 
-    With `--share N`, only every fourth of the tests that rotate stays.
+    With `--share N`, only every sixth of the tests that rotate stays.
     """
     share = config.getoption("--share")
     if share is not None:
@@ -265,7 +265,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=1, help="how often test_retrain_killed.py kills a run")
     parser.addoption("--kill-seed", type=int, default=0, help="of the moments of these kills")
-    parser.addoption("--share", type=int, choices=range(SHARES), help="which fourth of the tests that rotate runs")
+    parser.addoption("--share", type=int, choices=range(SHARES), help="which sixth of the tests that rotate runs")
     parser.addoption("--batches", type=int, default=100, help="how many batches test_real_drift.py draws for a share")
 
 
