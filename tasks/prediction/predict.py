@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 3  # of the parts
 AHEAD, BEHIND = 2, 2  # chunks that wait between the threads
-CALLS = 2  # of the model at once: between two calls one core would have nothing to do
+CALLS = 3  # of the model at once: between two calls one core would have nothing to do
 COMPRESSION, LEVEL = "zstd", 1
 ANSWER_NOT_FINITE = "the model's answer is not a finite number"
 

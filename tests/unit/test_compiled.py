@@ -21,7 +21,9 @@ def pair(tmp_path_factory) -> LoadedModel:
 
 
 @pytest.mark.parametrize("rows", [1, ROWS // 2, ROWS // 2 + 1, ROWS - 1, ROWS])
-def test_it_answers_as_the_model_does(pair, rows):
+@pytest.mark.parametrize("block_rows", [ROWS // 4, 2 * ROWS])
+def test_it_answers_as_the_model_does(pair, rows, block_rows, monkeypatch):
+    monkeypatch.setattr("tasks.prediction.compiled.BLOCK_ROWS", block_rows)
     given = pictures(rows)
     expected, found = pair.answer(given), compiled(pair, ROWS)(given)
     assert found.keys() == expected.keys()
