@@ -41,6 +41,7 @@ from config.gates import GATED_METRICS, Gates
 from config.lockable import refuse_unwritable
 from config.names import build_arguments, dataset_files, definitions, families
 from config.retention import Retention
+from config.search import OBJECTIVES, Search, Space, check_keys, corners, join_spaces, preparation
 from config.section import Section
 from runtime.disk import refuse_unless_file
 from runtime.errors import UserError, shortened, unknown_name
@@ -432,6 +433,8 @@ class Params(Section):
     baselines: dict[Name, Baseline] = Field(default={})
     lecture_recipes: dict[str, LectureRecipe] = Field(default={})
     notes: dict[str, ReferenceMetrics] = Field(default={})  # the published results of the lecture notes, by model
+    search_spaces: dict[Name, Space] = Field(default={})  # hyperparameters that vary, by name
+    search: dict[str, Search] = Field(default={})  # how a model's hyperparameters are searched
     gates: dict[str, Gates] = Field(default={})  # what a candidate must keep, by data set
     retention: Retention = Retention()  # how much is kept of what every night adds
 
@@ -454,7 +457,7 @@ class Params(Section):
         for name in self.baselines:
             if name in self.models:
                 raise ValueError(f"baselines.{name}: there is a model of this name already")
-        for name in {"baselines", "lecture_recipes"} & set(self.models):
+        for name in {"baselines", "lecture_recipes", "search"} & set(self.models):
             raise ValueError(f"models.{name}: this name is taken, for a folder in {paths.ARTIFACTS}")
         for name in self.notes:
             if name not in {**self.models, **self.baselines}:
@@ -476,6 +479,39 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def searches_fit_models(self, info: ValidationInfo) -> "Params":
+        for name, space in self.search_spaces.items():
+            try:
+                check_keys(space)
+            except ValueError as error:
+                raise ValueError(f"search_spaces.{name}: {error}") from None
+        for name, search in self.search.items():
+            if name not in self.models:
+                raise ValueError(f"search: {unknown_name('model', name, self.models, 'Known')}")
+            for key in ("dataset", "family"):
+                if getattr(search, key) != (wanted := getattr(self.models[name], key)):
+                    raise ValueError(f"search.{name}.{key} is {getattr(search, key)!r}; the model's is {wanted!r}")
+            for wanted in search.spaces:
+                if wanted not in self.search_spaces:
+                    raise ValueError(f"search.{name}: {unknown_name('space', wanted, self.search_spaces, 'Known')}")
+            objectives = OBJECTIVES[self.models[name].task]
+            if search.objective and search.objective not in objectives:
+                raise ValueError(f"search.{name}: {unknown_name('objective', search.objective, objectives, 'Valid')}")
+            if search.finalists > search.trials:
+                raise ValueError(f"search.{name}: {search.finalists} finalists of {search.trials} trials")
+            try:
+                for values in corners(join_spaces(search.spaces, self.search_spaces)):
+                    self.searched(name, values, info.context)
+            except ValidationError as error:
+                fault = error.errors()[0]
+                key, message = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+                got = f", got {shortened(repr(fault['input']))}" if fault["type"] != "missing" else ""
+                raise ValueError(f"search.{name}: {key + ': ' if key else ''}{message}{got}") from None
+            except ValueError as error:
+                raise ValueError(f"search.{name}: {error}") from None
+        return self
+
+    @model_validator(mode="after")
     def gates_fit_models(self) -> "Params":
         for name, gates in self.gates.items():
             if name not in self.datasets:
@@ -494,6 +530,35 @@ class Params(Section):
     def gates_of(self, dataset: str) -> Gates:
         """Return the gates of a data set; the defaults where the section has none."""
         return self.gates.get(dataset, Gates())
+
+    def space_of(self, name: str) -> Space:
+        """Return the hyperparameters that the search of model `name` varies, by dotted key."""
+        return join_spaces(self.search[name].spaces, self.search_spaces)
+
+    def searched(
+        self, name: str, values: dict[str, Any], context: Path | None = None
+    ) -> tuple[ModelParams, DatasetParams]:
+        """Return the recipe of a model and the preparation of its data set with the values of a search put in.
+
+        Args:
+            name: of a model that `search` has.
+            values: of the hyperparameters, by dotted key.
+            context: the project's folder, where names in the recipe are looked up; None: they are not.
+
+        Raises:
+            ValueError: the values do not fit the recipe; a ValidationError where one is out of range.
+        """
+        model = self.models[name]
+        given = model.model_dump(mode="json") | self.search[name].recipe(values)
+        recipe = ModelParams.model_validate(given, context=context)
+        prepared = self.datasets[model.dataset].model_dump(mode="json") | preparation(values)
+        return recipe, DatasetParams.model_validate(prepared)
+
+    def search_of(self, name: str) -> Search:
+        """Return the search of model `name`; raises UserError with the valid names."""
+        if name not in self.search:
+            raise unknown_name("search", name, self.search, f"The models in `search` of {paths.PARAMS}")
+        return self.search[name]
 
     def dataset(self, name: str) -> DatasetParams:
         """Return the parameters of data set `name`; raises UserError with the valid names."""

@@ -72,5 +72,17 @@ def checkpoints_folder(model: str) -> Path:
     return CHECKPOINTS / model
 
 
+def search_folder(model: str) -> Path:
+    return ARTIFACTS / "search" / model
+
+
+def search_checkpoints_folder(model: str) -> Path:
+    return CHECKPOINTS / "search" / model
+
+
+def search_logs_folder(model: str) -> Path:
+    return LOGS / "search" / model
+
+
 def lecture_recipe_folder(model: str) -> Path:
     return ARTIFACTS / "lecture_recipes" / model

@@ -19,7 +19,9 @@ def names_in(section: str) -> list[str]:
 if TYPE_CHECKING:
     Model = str
     DatasetName = str
+    Searched = str
 else:
-    models, datasets = names_in("models"), names_in("datasets")
+    models, datasets, searches = names_in("models"), names_in("datasets"), names_in("search")
     Model = Literal[tuple(models)] if models else str
     DatasetName = Literal[tuple(datasets)] if datasets else str
+    Searched = Literal[tuple(searches)] if searches else str

@@ -27,6 +27,7 @@ FILES = (".dvcignore", "dvc.yaml", "pyproject.toml")
 # The file that marks a folder as made here.
 MARK = ".heaviside-workspace"
 MAX_EPOCHS = 5
+MAX_TRIALS = 4  # of the one search
 DVC = [sys.executable, "-m", "dvc"]
 
 
@@ -47,11 +48,17 @@ def shorten(params: Path, epochs: int) -> None:
     """Limit every training of `params` to `epochs`, which are enough for the small data of the sample."""
     yaml = YAML()
     values = yaml.load(params)
-    for recipe in (*values["models"].values(), *values.get("lecture_recipes", {}).values()):
+    searches = values.get("search", {})
+    for name in [*searches][1:]:
+        del searches[name]
+    for recipe in (*values["models"].values(), *values.get("lecture_recipes", {}).values(), *searches.values()):
         recipe["fit"]["epochs"] = min(recipe["fit"]["epochs"], epochs)
         recipe["compile"].pop("average", None)  # it averages over thousands of steps, more than there are
     for recipe in values.get("lecture_recipes", {}).values():
         recipe["seeds"] = recipe["seeds"][:1]
+    for search in searches.values():
+        search["trials"] = min(search["trials"], MAX_TRIALS)
+        search["finalists"], search["seeds"] = 1, [42]
     yaml.dump(values, params)
 
 

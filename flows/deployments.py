@@ -13,11 +13,12 @@ from prefect import flow
 from pydantic import Field
 
 from config.params import load_params
-from flows.choices import Model
+from flows.choices import Model, Searched
 from flows.demo import make_workspace
-from flows.pipeline import RUNNER, run_environment, run_graph
+from flows.pipeline import run_environment, run_graph
 from orchestration.command_line import log_user_errors_once
 from orchestration.experiment import experiment, restored_workspace
+from orchestration.prefect.task_runner import RUNNER
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_PROCESS
 
@@ -43,6 +44,21 @@ def train_model(model: Model, epochs: Epochs | None = None, force: bool = False)
     targets = [f"train@{model}"]
     with restored_workspace(), experiment(settings, targets):
         run_graph(targets, force)
+
+
+@flow(name="search model", flow_run_name="search-{model}", task_runner=RUNNER)
+def search_model(model: Searched, force: bool = False) -> None:
+    """Search hyperparameters of a model if the space, its data or the code have changed.
+
+    A search that was interrupted goes on. `python -m flows.search M --apply` puts the winner into params.yaml.
+
+    Args:
+        model: a name in `search` of params.yaml.
+        force: search again in any case; trials that are known are not trained again.
+    """
+    log_user_errors_once()
+    with restored_workspace():
+        run_graph([f"search@{model}"], force)
 
 
 @flow(name="smoke")

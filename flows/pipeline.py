@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import os
 import sys
 import time
@@ -13,9 +12,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
-from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.states import Cancelled, Completed, Failed, State
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from config import paths
@@ -23,6 +20,7 @@ from config.params import load_params
 from orchestration.command_line import (
     exit_on_user_error,
     ignore_interrupts,
+    keep_logs_off_the_terminal,
     log_user_errors_once,
     parent_run,
     prepare_process,
@@ -36,6 +34,7 @@ from orchestration.executors.executor import Executor, ExecutorKind, open_execut
 from orchestration.executors.local import Stopped, start_fork_server
 from orchestration.experiment import experiment, refuse_without_commits, restored_workspace
 from orchestration.prefect.server import reporting_environment
+from orchestration.prefect.task_runner import MAX_JOBS, RUNNER
 from orchestration.progress import Progress, show_progress, summary
 from orchestration.resources import Resources, is_training, resources_of
 from orchestration.scheduler import Launch, run_schedule
@@ -46,7 +45,6 @@ from runtime.disk import explain
 from runtime.errors import UserError
 from runtime.variables import PIPELINE_RUN, STAGES_NOT_DONE
 
-MAX_JOBS = 256
 INTERRUPTED = "interrupted. What was done until then is recorded; the stages that were running are as they were before."
 
 if TYPE_CHECKING:
@@ -63,10 +61,6 @@ Jobs = Annotated[int, Field(ge=1, le=MAX_JOBS, description="maximum of stages at
 
 class PipelineFailed(UserError):
     """Some stages failed."""
-
-
-# So many threads that the scheduler alone decides which stages wait.
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=MAX_JOBS)
 
 
 @flow(name="pipeline", task_runner=RUNNER)
@@ -316,15 +310,6 @@ def main() -> int:
         with reporting(), parent_run(pipeline):
             pipeline(given.targets, given.force, given.jobs, given.set, given.address)
     return 0
-
-
-def keep_logs_off_the_terminal() -> None:
-    """Leave the terminal to `show_progress`; the Prefect server still gets every log line."""
-    logging.getLogger("dvc").setLevel(logging.WARNING)
-    loggers = [logging.getLogger(), *map(logging.getLogger, logging.getLogger().manager.loggerDict)]
-    for handler in {handler for logger in loggers for handler in logger.handlers}:
-        if isinstance(handler, PrefectConsoleHandler):
-            handler.setLevel(logging.CRITICAL + 1)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import keras
 
+from models.common.layers import PiecewiseLinear
 from models.common.outputs import Shapes
 
 
@@ -24,6 +25,8 @@ def build(
     normalization: bool = False,
     activation: str = "relu",
     output_activation: str = "linear",
+    bins: int = 0,
+    dropout: float = 0.0,
 ) -> keras.Model:
     """Return a network from one input [batch, ...] to [batch, outputs], float32.
 
@@ -35,19 +38,27 @@ def build(
         normalization: begin with a Normalization layer, which is not adapted yet.
         activation: of the hidden layers.
         output_activation: of the output layer.
+        bins: of each column, for a piecewise linear encoding in place of a Normalization layer; 0: none.
+        dropout: share of the outputs of a hidden layer that is dropped in training.
 
     Raises:
-        ValueError: there is not exactly one input.
+        ValueError: there is not exactly one input, `bins` is below 0, or `dropout` is not from 0 to below 1.
     """
     if len(inputs) != 1:
         raise ValueError(f"an mlp has one input, got {', '.join(inputs)}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}, expected from 0 to below 1")
     [(input_name, shape)] = inputs.items()
     layers = [keras.Input(shape, name=input_name)]
     if len(shape) > 1:
         layers.append(keras.layers.Flatten(name="flatten"))
-    if normalization:
+    if bins:
+        layers.append(PiecewiseLinear(bins, name=f"normalize_{input_name}"))
+    elif normalization:
         layers.append(keras.layers.Normalization(name=f"normalize_{input_name}"))
     for number, units in enumerate(hidden, start=1):
         layers.append(keras.layers.Dense(units, activation=activation, name=f"hidden_{number}"))
+        if dropout:
+            layers.append(keras.layers.Dropout(dropout, name=f"dropout_{number}"))
     layers.append(keras.layers.Dense(outputs, activation=output_activation, name="output"))
     return keras.Sequential(layers, name=name)

@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from uuid import UUID
 
 import psutil
 from prefect import Flow, get_client
 from prefect.context import hydrated_context
 from prefect.exceptions import TerminationSignal
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.results import get_result_store
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -44,11 +45,24 @@ ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTS = (KeyboardInterrupt, TerminationSignal)
 
 
+NOTHING_PUBLISHED = "interrupted; nothing was published."
+
+
 def run(flow: Flow) -> NoReturn:
     """Run `flow` with the arguments of the command line and exit."""
-    arguments = parse(flow)
+    run_stage(flow, parse(flow))
+
+
+def run_stage(flow: Flow, arguments: dict[str, Any], interrupted: str = NOTHING_PUBLISHED) -> NoReturn:
+    """Run the flow of a stage and exit.
+
+    Args:
+        flow: what is run.
+        arguments: of the flow.
+        interrupted: the message for Ctrl-C, SIGTERM and SIGHUP.
+    """
     prepare_process()
-    with exit_on_user_error():
+    with exit_on_user_error(interrupted):
         check_names(arguments)
         end_with_dvc()
         with shared_workspace():
@@ -146,7 +160,7 @@ def restored_by_dvc_cache() -> bool:
 
 
 @contextmanager
-def exit_on_user_error(interrupted: str = "interrupted; nothing was published.") -> Iterator[None]:
+def exit_on_user_error(interrupted: str = NOTHING_PUBLISHED) -> Iterator[None]:
     """Turn a user error of the block into one message and exit code 1, and an interrupt into exit code 130.
 
     interrupted: the message for Ctrl-C, SIGTERM and SIGHUP.
@@ -302,6 +316,15 @@ def log_user_errors_once() -> None:
         logger = logging.getLogger(name)
         if once.__name__ not in [getattr(known, "__name__", "") for known in logger.filters]:
             logger.addFilter(once)
+
+
+def keep_logs_off_the_terminal() -> None:
+    """Leave the terminal to `show_progress`; the Prefect server still gets every log line."""
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.getLogger().manager.loggerDict)]
+    for handler in {handler for logger in loggers for handler in logger.handlers}:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.setLevel(logging.CRITICAL + 1)
 
 
 def first_sentence(error: UserError) -> str:

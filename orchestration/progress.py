@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -35,10 +35,14 @@ class Row:
 
 
 class Progress:
-    """Prints a line when a stage starts, at its epochs and when it ends."""
+    """Prints a line when a stage starts, at its epochs and when it ends.
 
-    def __init__(self, stages: int):
-        self.stages = stages
+    unit: what is counted. quiet: print nothing when one starts and at its epochs. footer: further words on the whole.
+    """
+
+    def __init__(self, stages: int, unit: str = "stages", quiet: bool = False):
+        self.stages, self.unit, self.quiet = stages, unit, quiet
+        self.footer: Callable[[], str] = str
         self.began = time.monotonic()
         self.rows: dict[str, Row] = {}
         self.statuses: dict[str, StageStatus] = {}
@@ -71,14 +75,15 @@ class Progress:
 
     def show_in_lines(self, text: str) -> None:
         """Show what the live table has in its rows anyway."""
-        self.show(text)
+        if not self.quiet:
+            self.show(text)
 
 
 class LiveProgress(Progress):
     """Redraws a table of the running stages; those that ended are printed above it."""
 
-    def __init__(self, stages: int, console: Console):
-        super().__init__(stages)
+    def __init__(self, console: Console, stages: int, unit: str = "stages"):
+        super().__init__(stages, unit)
         self.live = Live(console=console, get_renderable=self.table, refresh_per_second=4)
 
     def show_in_lines(self, text: str) -> None:
@@ -96,20 +101,19 @@ class LiveProgress(Progress):
         for stage, row in list(self.rows.items()):
             if stage not in self.statuses:
                 table.add_row(Text(stage, style="bold"), f"{now - row.began:.0f} s", row.epoch)
-        table.add_row(
-            Text(f"{len(self.statuses)} of {self.stages} stages", style="dim"), f"{now - self.began:.0f} s", ""
-        )
+        done = Text(f"{len(self.statuses)} of {self.stages} {self.unit}", style="dim")
+        table.add_row(done, f"{now - self.began:.0f} s", self.footer())
         return table
 
 
 @contextmanager
-def show_progress(stages: int) -> Iterator[Progress]:
-    """Yield the progress of a run of so many stages, live if standard error is a terminal."""
+def show_progress(stages: int, unit: str = "stages", quiet: bool = False) -> Iterator[Progress]:
+    """Yield the progress of a run of so many stages, live if standard error is a terminal; else see `Progress`."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Progress(stages)
+        yield Progress(stages, unit, quiet)
         return
-    progress = LiveProgress(stages, console)
+    progress = LiveProgress(console, stages, unit)
     with progress.live:
         yield progress
 

@@ -12,6 +12,8 @@ from runtime.process_pool import usable_cores
 # The groups of dvc.yaml whose stages train networks, and the one whose stages run a program in an isolated process.
 TRAININGS = ("train", "lecture_recipe")
 ISOLATING = "train"
+# The group whose stages take the whole machine, and share it among the trainings that they start.
+SEARCH = "search"
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Machine:
 class Resources:
     """What a stage takes of a machine.
 
-    gpu: one of its own, if there are any. spare_process: see `runtime.isolated_process.fork_spare`.
+    gpu: one of its own, if there are any. all_gpus: all of them. spare_process: see
+    `runtime.isolated_process.fork_spare`.
     """
 
     threads: int
     gpu: bool = False
+    all_gpus: bool = False
     spare_process: bool = False
 
 
@@ -74,6 +78,8 @@ def resources_of(stage: str, params: Params, machine: Machine) -> Resources:
         machine: where it runs.
     """
     group, _, model = stage.partition("@")
+    if group == SEARCH:
+        return Resources(machine.threads, gpu=True, all_gpus=True)
     if not is_training(stage):
         return Resources(threads=1)
     threads = params.hardware.training_threads(get_dataset(params.model(model).dataset).has_pictures)

@@ -28,7 +28,7 @@ class Launch:
     """A stage that is to be started.
 
     blocked_by: the stages that it needs and that failed or did not run; if there are any, it must not run either.
-    gpu: the GPU that is its own while it runs; None: none.
+    gpu: the GPU, or GPUs with a comma between them, that are its own while it runs; None: none.
     """
 
     stage: str
@@ -65,11 +65,15 @@ def run_schedule(
 
     def launch(stage: str) -> None:
         blocked_by = [need for need in plan.needs[stage] if statuses[need] not in DONE]
-        gpu = free.gpus.pop(0) if free.gpus and resources[stage].gpu and not blocked_by else None
-        running[stage] = (threads(stage), gpu)
+        wanted = len(free.gpus) if resources[stage].all_gpus else 1
+        taken = free.gpus[:wanted] if resources[stage].gpu and not blocked_by else []
+        del free.gpus[: len(taken)]
+        running[stage] = (threads(stage), taken)
         free.threads -= threads(stage)
         free.jobs -= 1
-        start(Launch(stage, blocked_by, gpu)).add_done_callback(lambda future: ended.put((stage, future)))
+        start(Launch(stage, blocked_by, ",".join(taken) or None)).add_done_callback(
+            lambda future: ended.put((stage, future))
+        )
 
     def threads(stage: str) -> int:
         return min(resources[stage].threads, machine.threads)
@@ -88,9 +92,8 @@ def run_schedule(
                 launch(stage)
         stage, future = ended.get()
         statuses[stage] = status_of(stage, future)
-        released_threads, gpu = running.pop(stage)
+        released_threads, gpus = running.pop(stage)
         free.threads += released_threads
         free.jobs += 1
-        if gpu is not None:
-            free.gpus.append(gpu)
+        free.gpus += gpus
     return statuses

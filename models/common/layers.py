@@ -1,6 +1,9 @@
-"""A layer that Keras does not have, and which layers of a network are convolutions."""
+"""Layers that Keras does not have, and which layers of a network are convolutions."""
+
+from collections.abc import Iterable
 
 import keras
+import numpy as np
 from keras import ops
 
 from models.common.weights import all_layers
@@ -59,6 +62,51 @@ class DepthPool(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "pool_size": self.pool_size, "reduce": self.reduce}
+
+
+@keras.saving.register_keras_serializable("heaviside")
+class PiecewiseLinear(keras.layers.Layer):
+    """Piecewise linear encoding: [batch, features] -> [batch, features * bins], float32 from 0 to 1.
+
+    The bins of a feature hold equally many of the rows that the layer was adapted to. The number of a bin is 0 for a
+    value below it, 1 for one above it, and between them where in the bin the value lies. Y. Gorishniy et al., "On
+    embeddings for numerical features in tabular deep learning", NeurIPS 2022. A bin without a width, which a value
+    that many rows share leads to, is always 0.
+
+    Raises ValueError unless `bins` is at least 1.
+    """
+
+    def __init__(self, bins: int, **settings):
+        super().__init__(**settings)
+        if bins < 1:
+            raise ValueError(f"bins is {bins}, expected 1 or more")
+        self.bins = bins
+
+    def build(self, input_shape):
+        shape = (input_shape[-1], self.bins)
+        self.low = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="low")
+        self.width = self.add_weight(shape=shape, initializer="ones", trainable=False, name="width")
+
+    def adapt(self, rows: np.ndarray | Iterable[np.ndarray]) -> None:
+        """Place the bins. rows: float32 [rows, features], or several such arrays."""
+        whole = np.concatenate([rows] if isinstance(rows, np.ndarray) else [*rows])
+        if not self.built:
+            self.build(whole.shape)
+        edges = np.quantile(whole, np.linspace(0, 1, self.bins + 1), axis=0).T.astype(np.float32)
+        self.low.assign(edges[:, :-1])
+        self.width.assign(np.diff(edges))
+
+    def call(self, inputs):
+        width = ops.expand_dims(self.width, 0)
+        place = (ops.expand_dims(inputs, -1) - ops.expand_dims(self.low, 0)) / ops.where(width > 0, width, 1.0)
+        inside = ops.where(width > 0, ops.clip(place, 0.0, 1.0), 0.0)
+        return ops.reshape(inside, (-1, inputs.shape[-1] * self.bins))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], input_shape[-1] * self.bins)
+
+    def get_config(self):
+        return {**super().get_config(), "bins": self.bins}
 
 
 REDUCTIONS = {"max": ops.max, "mean": ops.mean}

@@ -1,49 +1,23 @@
 """Train a model by the recipe of the lecture notes with several seeds and normalizations, to compare its metrics."""
 
 import logging
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import keras
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 from prefect import task
 
 from config import paths
 from config.params import Hardware, ModelParams, Normalization
-from datasets import get_dataset
-from datasets.dataset import Dataset
 from models.common.registry import network_name
-from tasks.data.examples import to_columns, to_examples
-from tasks.data.normalization import normalize_splits
-from tasks.data.raw import read_raw
-from tasks.data.schema import PreparedSchema, read_schema, read_split_rows
+from tasks.data.raw_splits import RawSplits, normalized_examples, read_raw_splits
+from tasks.data.schema import PreparedSchema
 from tasks.evaluation.evaluate import measure
 from tasks.evaluation.metrics_files import LectureRecipeMetrics, LectureRun, write_metrics
 from tasks.training.fit import fit
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RawSplits:
-    """Raw rows and the splits of the prepared data. rows: int64 numbers of the raw rows of each split."""
-
-    table: pa.Table
-    rows: dict[str, np.ndarray]
-    schema: PreparedSchema
-
-
-def read_raw_splits(dataset: Dataset) -> RawSplits:
-    """Read the raw rows of a data set and their splits.
-
-    Raises UserError where a file is missing, damaged, or of another source than the others.
-    """
-    schema = read_schema(dataset.name)
-    table = read_raw(dataset, schema.raw_sha256)
-    return RawSplits(table, read_split_rows(dataset, schema, table.num_rows), schema)
 
 
 def train_once(
@@ -67,12 +41,7 @@ def train_once(
     Returns:
         The metrics, and the history with a row per epoch.
     """
-    dataset = get_dataset(params.dataset)
-    tables, _ = normalize_splits(dataset, data.table, data.rows, normalization, tail)
-    splits = {}
-    for split, table in tables.items():
-        columns = to_columns(params, table, paths.prepared_table(params.dataset, split))
-        splits[split] = to_examples(params, columns, data.schema)
+    splits = normalized_examples(params, data, normalization, tail, paths.SPLITS)
     logger.info("%s: seed %d, %s", name, seed, normalization)
     keras.backend.clear_session()
     network = network_name(name, data.schema.source)

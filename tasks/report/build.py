@@ -1,6 +1,6 @@
 """Build the report: pages that open from a file without a network, and `summary.json`.
 
-index.html compares all models; models/ and datasets/ have a page for each; assets/ holds the scripts.
+index.html compares all models; models/, datasets/ and search/ have a page for each; assets/ holds the scripts.
 """
 
 import shutil
@@ -34,7 +34,9 @@ from tasks.report.read import (
     read_data,
     read_lecture_recipe,
 )
+from tasks.report.search_page import Search, describe_search, read_search
 from tasks.report.summary import SummaryRow, write_summary
+from tasks.search.results import SearchMetrics
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The page loads this script; without a file, the browser would log an error. `make pipeline` replaces it.
@@ -62,17 +64,19 @@ def report(params: Params, folder: Path, statuses: dict[str, str]) -> None:
     recipes = {name: read_lecture_recipe(name) for name in params.lecture_recipes}
     baselines = read_baselines(params)
     data = {name: read_data(name) for name in params.datasets}
+    searches = {name: read_search(name) for name in params.search}
     summary = summarize(params, artifacts, recipes, baselines)
     if not statuses and len(summary) == len(params.models) + len(params.baselines):
         write_summary(summary, folder)
 
     with chart_pool() as processes:
         script = processes.submit(bundle)  # which takes a second or two
-        pages = describe_pages(params, summary, artifacts, recipes, baselines, data, statuses)
+        pages = describe_pages(params, summary, artifacts, recipes, baselines, data, searches, statuses)
         write = page_writer(params, folder)
         for page in pages:  # the pool renders the charts of all pages meanwhile
             write(page)
         write_assets(folder / "assets", script.result())
+    (folder / "search").mkdir(exist_ok=True)  # DVC wants it also without a search
     if not paths.LAST_RUN.exists():
         (folder / paths.LAST_RUN.name).write_text(NO_RUN, encoding="utf-8")
 
@@ -94,6 +98,7 @@ def describe_pages(
     recipes: dict[str, LectureRecipe | None],
     baselines: dict[str, BaselineResult],
     data: dict[str, Data],
+    searches: dict[str, Search],
     statuses: dict[str, str],
 ) -> list[Page]:
     """Return all pages.
@@ -105,9 +110,10 @@ def describe_pages(
         recipes: the runs by the lecture recipe, by model.
         baselines: what `baselines` wrote, by name.
         data: what `ingest` and `prepare` wrote, by data set.
+        searches: what `search` wrote, by model.
         statuses: the status of each stage that the last run did not complete.
     """
-    overview = describe_overview(params, summary, artifacts, data, statuses)
+    overview = describe_overview(params, summary, artifacts, data, searches, statuses)
     pages = [Page("index.html", "overview.html.jinja", [row.source for row in summary], overview)]
     for name, read in artifacts.items():
         recipe = params.models[name]
@@ -123,6 +129,9 @@ def describe_pages(
         used_by = [model for model, recipe in params.models.items() if recipe.dataset == name]
         described = describe_data(known, used_by)
         pages.append(Page(f"datasets/{name}.html", "dataset.html.jinja", sources_of(known.provenance), described))
+    for name, search in searches.items():
+        described = describe_search(search, params)
+        pages.append(Page(f"search/{name}.html", "search.html.jinja", sources_of(search.metrics), described))
     return pages
 
 
@@ -146,7 +155,7 @@ def comparison(params: Params, old: str, new: str, folder: Path) -> None:
         write_assets(folder / "assets", bundle())
 
 
-def sources_of(facts: ModelMetrics | Provenance | None) -> list[str]:
+def sources_of(facts: ModelMetrics | Provenance | SearchMetrics | None) -> list[str]:
     return [facts.source] if facts else []
 
 

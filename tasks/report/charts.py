@@ -39,6 +39,8 @@ MAX_SPREADS = 2  # of the models and references; a baseline farther from them li
 BINS = 40
 MAX_POINTS = 200  # more rows than these are binned
 MAX_PARTS = 8  # of the rows, in the chart of a promotion
+MIN_SPREAD = 8  # trials of which the worst are drawn on the edge
+AXIS_WIDTH = 160  # between two axes of parallel coordinates
 MAX_PROCESSES = 4  # there are not enough charts for more
 INVISIBLE_POINT = {"size": 60, "opacity": 0}  # a point of a line that only its tooltip needs
 
@@ -515,3 +517,89 @@ def gains(verdict: PromotionVerdict) -> Chart:
         alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK, strokeDash=[4, 3]).encode(alt.X("zero:Q")),
     ]
     return render(alt.layer(*layers), RESULTS_WIDTH, RESULT_HEIGHT * len(frame))
+
+
+def search_history(table: pd.DataFrame, objective: str, reference: float | None) -> Chart:
+    """Draw the value of each trial, the best one so far, and the reference of the lecture notes as a line.
+
+    Trials far worse than most lie on the edge of the plot.
+
+    Args:
+        table: columns trial, state, value and best.
+        objective: the name of the value.
+        reference: on validation; None: there is none.
+    """
+    shown = table.dropna(subset=["value"])
+    better = shown["best"].dropna()
+    low, high = shown["value"].quantile([0.05, 0.75]) if len(shown) > MIN_SPREAD else shown["value"].agg(["min", "max"])
+    ends = [value for value in (low, high, *better, reference) if value is not None]
+    pad = 0.05 * (max(ends) - min(ends)) or 0.01
+    scale = alt.Scale(domain=[min(ends) - pad, max(ends) + pad], clamp=True, nice=False)
+    y = alt.Y("value:Q", title=f"{objective} on valid", scale=scale)
+    told = f"{objective} on valid of {len(shown)} trials, best {number(float(better.iloc[-1]))}" if len(better) else ""
+    colors = alt.Scale(domain=["complete", "pruned"], range=[TRAIN, FAINT])
+    layers = [
+        alt.Chart(shown[["trial", "state", "value"]], description=told or "no trial was trained to its end")
+        .mark_circle(size=40, opacity=1)
+        .encode(
+            alt.X("trial:Q", axis=alt.Axis(tickMinStep=1)),
+            y,
+            alt.Color("state:N", scale=colors),
+            tooltip=[alt.Tooltip("trial:Q"), alt.Tooltip("state:N"), alt.Tooltip("value:Q", format=".5g")],
+        ),
+        alt.Chart(shown[["trial", "best"]])
+        .mark_line(color=VALID, interpolate="step-after", strokeWidth=2, point=INVISIBLE_POINT)
+        .encode(
+            alt.X("trial:Q"),
+            alt.Y("best:Q", scale=scale),
+            tooltip=[alt.Tooltip("trial:Q"), alt.Tooltip("best:Q", title="best so far", format=".5g")],
+        ),
+    ]
+    if reference is not None:
+        layers.append(
+            alt.Chart(pd.DataFrame({"reference": [reference]}))
+            .mark_rule(color=TEST, strokeDash=[4, 3], strokeWidth=2)
+            .encode(alt.Y("reference:Q", scale=scale), tooltip=[alt.Tooltip("reference:Q", title="lecture notes")])
+        )
+    return render(alt.layer(*layers), zooms=True)
+
+
+def importance(shares: dict[str, float]) -> Chart:
+    """Draw the share of the objective's variance that each hyperparameter explains."""
+    frame = pd.DataFrame({"hyperparameter": [*shares], "share": [*shares.values()]})
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    chart = (
+        alt.Chart(frame, description=f"share of the variance explained: {told}")
+        .mark_bar(color=TRAIN)
+        .encode(
+            alt.Y("hyperparameter:N", sort=[*shares], title=None, axis=alt.Axis(labelLimit=220)),
+            alt.X("share:Q", title="share of the variance", axis=alt.Axis(format="%")),
+            tooltip=[alt.Tooltip("hyperparameter:N"), alt.Tooltip("share:Q", format=".1%")],
+        )
+    )
+    return render(chart, RESULTS_WIDTH, RESULT_HEIGHT * max(2, len(frame)))
+
+
+def parallel_coordinates(lines: pd.DataFrame, axes: list[str], best: int) -> Chart:
+    """Draw a line for each trial through its hyperparameters, the best quarter in color.
+
+    Args:
+        lines: a row for each trial and axis: trial, axis, position from 0 to 1, shown (the value as text), quarter
+            ("best quarter" or "others").
+        axes: their order.
+        best: the number of the best trial.
+    """
+    colors = alt.Scale(domain=["best quarter", "others"], range=[TRAIN, FAINT])
+    chart = (
+        alt.Chart(lines, description=f"hyperparameters of {lines['trial'].nunique()} trials; the best is {best}")
+        .mark_line(strokeWidth=1.5, opacity=0.8, point=INVISIBLE_POINT)
+        .encode(
+            alt.X("axis:N", sort=axes, title=None, axis=alt.Axis(labelAngle=0, grid=True, labelLimit=150)),
+            alt.Y("position:Q", title="lowest to highest", axis=alt.Axis(labels=False, ticks=False, grid=False)),
+            alt.Color("quarter:N", scale=colors),
+            alt.Detail("trial:N"),
+            alt.Order("order:Q"),
+            tooltip=[alt.Tooltip("trial:N"), alt.Tooltip("axis:N"), alt.Tooltip("shown:N", title="value")],
+        )
+    )
+    return render(chart, AXIS_WIDTH * max(2, len(axes)), HEIGHT)

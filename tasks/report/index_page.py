@@ -12,6 +12,7 @@ from tasks.publishing.records import RunRecord
 from tasks.report import charts
 from tasks.report.model_page import comparable_notes, is_out_of_date
 from tasks.report.read import Artifacts, BaselineResult, Data, LectureRecipe
+from tasks.report.search_page import Search
 from tasks.report.summary import FILE, SummaryRow, SummarySeconds, parse_summary
 from tasks.report.verdict import PRIMARY_METRIC, Evidence, compare_with_reference, lower_is_better
 
@@ -85,6 +86,7 @@ def describe_overview(
     summary: list[SummaryRow],
     artifacts: dict[str, Artifacts],
     data: dict[str, Data],
+    searches: dict[str, Search],
     statuses: dict[str, str],
 ) -> dict[str, Any]:
     """Return what the first page shows.
@@ -94,6 +96,7 @@ def describe_overview(
         summary: of `summarize`.
         artifacts: what `train` wrote, by model.
         data: what `ingest` and `prepare` wrote, by data set.
+        searches: what `search` wrote, by model.
         statuses: the status of each stage that the last run did not complete.
     """
     committed = last_committed()
@@ -123,9 +126,22 @@ def describe_overview(
             {"name": name, "title": read.dataset.title, "provenance": read.provenance, "rows": read.rows}
             for name, read in data.items()
         ],
+        "searches": [describe_searched(params, name, read) for name, read in searches.items()],
         "datasets": list(dict.fromkeys(row["dataset"]["title"] for row in rows)),
         "tasks": list(dict.fromkeys(row["task"] for row in rows)),
     }
+
+
+def describe_searched(params: Params, name: str, read: Search) -> dict[str, Any]:
+    """Return a row of the table of searches.
+
+    Args:
+        params: the parameters of the workspace.
+        name: of the model.
+        read: what `search` wrote.
+    """
+    notes = comparable_notes(params, name, read.metrics.source) if read.metrics else None
+    return {"name": name, "metrics": read.metrics, "run": read.run, "notes": notes or {}}
 
 
 def describe_row(params: Params, name: str, measured: SummaryRow | None, committed: Committed | None) -> dict[str, Any]:

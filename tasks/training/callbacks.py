@@ -8,7 +8,7 @@ import keras
 
 from config import paths
 from runtime.errors import UserError
-from runtime.progress_line import EpochProgress
+from runtime.progress_line import StepProgress
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class ProgressLog(keras.callbacks.Callback):
         if now - self.last_line >= self.within_seconds:
             self.last_line = now
             share = (batch + 1) / self.params["steps"]
-            logger.info("%s", EpochProgress(self.epoch + 1, self.params["epochs"], (f"{100 * share:.0f} %",)))
+            logger.info("%s", StepProgress("epoch", self.epoch + 1, self.params["epochs"], (f"{100 * share:.0f} %",)))
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.monotonic()
@@ -46,7 +46,7 @@ class ProgressLog(keras.callbacks.Callback):
         self.last_line = now
         measured = (f"{name} {value:.4f}" for name, value in (logs or {}).items())
         left = (now - self.began) / (done - self.first) * (epochs - done)
-        logger.info("%s", EpochProgress(done, epochs, (*measured, f"{left:.0f} s left" if left else "done")))
+        logger.info("%s", StepProgress("epoch", done, epochs, (*measured, f"{left:.0f} s left" if left else "done")))
 
 
 class EpochClock(keras.callbacks.Callback):

@@ -3,7 +3,7 @@
 import csv
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,7 @@ def fit(
     network: str | None = None,
     logs: Path | None = None,
     checkpoints: Path | None = None,
+    more: Sequence[keras.callbacks.Callback] = (),
 ) -> Fitted:
     """Build a model, train it by its recipe and return it in float32.
 
@@ -76,6 +77,7 @@ def fit(
         network: the name of the network; None: `name`.
         logs: folder for TensorBoard; None: no logs.
         checkpoints: folder for the checkpoints of the recipe; None: no checkpoints.
+        more: callbacks that are called after those of the recipe.
 
     Raises:
         UserError: the build arguments do not fit the family, the network does not fit into memory, or the loss
@@ -116,7 +118,7 @@ def fit(
             epochs=params.fit.epochs,
             shuffle=False,  # the rows are shuffled already
             verbose=0,
-            callbacks=[*callbacks(name, params, order, logs, checkpoints), clock],
+            callbacks=[*callbacks(name, params, order, logs, checkpoints), clock, *more],
         )
     if trained is not model:
         compile_model(model, params, outputs, steps, execution)

@@ -68,7 +68,7 @@ def dumped(params: dict) -> str:
 def short_params() -> str:
     """Return params.yaml for the sample, with one epoch for each model and one run for each lecture recipe.
 
-    No model is exported as LiteRT or ONNX, which takes as long as such a training.
+    No model is exported as LiteRT or ONNX, which takes as long as such a training, and nothing is searched.
     """
     text = (ROOT / "params.yaml").read_text()
     params = parse(text)
@@ -79,7 +79,7 @@ def short_params() -> str:
         short |= {f"lecture_recipes__{name}__fit__epochs": 1, f"lecture_recipes__{name}__seeds": [42]}
     for dataset, gates in params["gates"].items():  # thresholds for the real rows and whole trainings
         short |= {f"gates__{dataset}__models__{name}__absolute": {} for name in gates.get("models", {})}
-    return edited(text, {"data__source": "sample", **short})
+    return edited(text, {"data__source": "sample", "search": {}, **short})
 
 
 def make_workspace(folder: Path) -> Path:

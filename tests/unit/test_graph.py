@@ -23,6 +23,7 @@ BY_NAME = {
         "tasks/publishing/model_card.md.jinja",
     },
     "lecture_recipe": {"datasets/${item.dataset}.py", "models/${item.family}.py"},
+    "search": {"datasets/${item.dataset}.py", "models/${item.family}.py", "flows/trial.py"},
     "baselines": {f"datasets/{name}.py" for name in YAML(typ="safe").load(ROOT / "params.yaml")["datasets"]},
     "report": {f"datasets/{name}.py" for name in YAML(typ="safe").load(ROOT / "params.yaml")["datasets"]}
     | {str(file.relative_to(ROOT)) for file in (ROOT / "tasks/report/templates").iterdir()},
@@ -32,13 +33,17 @@ BY_NAME = {
 def imported_code(flow: str) -> set[str]:
     """Return the files that `flows.NAME` imports, directly or not, save those of its command line."""
     graph = grimp.build_graph(*CODE, "orchestration")
-    graph.remove_import(importer=f"flows.{flow}", imported="orchestration.command_line")
+    started = [file.removesuffix(".py").replace("/", ".") for file in BY_NAME[flow] if file.startswith("flows/")]
+    for module in (f"flows.{flow}", *started):
+        graph.remove_import(importer=module, imported="orchestration.command_line")
     modules = {f"flows.{flow}", *graph.find_upstream_modules(f"flows.{flow}")}
+    for module in started:
+        modules |= {module, *graph.find_upstream_modules(module)}
     for pattern in BY_NAME[flow]:  # what the files found by name import in turn
         package = pattern.split("/")[0]
         for module in graph.find_children(package) if pattern.endswith("}.py") else ():
             modules |= {used for used in graph.find_upstream_modules(module) if not used.startswith(f"{package}.")}
-    return {path_of(module) for module in modules}
+    return {path_of(module) for module in modules if not module.startswith("orchestration.")}
 
 
 def path_of(module: str) -> str:
@@ -93,11 +98,13 @@ def test_a_run_may_be_asked_for_what_dvc_knows():
 
 
 def test_the_stages_are_those_of_the_plan():
-    assert list(GRAPH) == ["receive", "ingest", "prepare", "train", "lecture_recipe", "baselines", "report"]
+    assert list(GRAPH) == ["receive", "ingest", "prepare", "train", "lecture_recipe", "search", "baselines", "report"]
     assert GRAPH["train"]["do"]["params"] == ["hardware", "seed", "models.${key}"]
+    assert "orchestration/search.py" in GRAPH["search"]["do"]["deps"]  # the order of its trials is a part of the result
     assert GRAPH["prepare"]["do"]["params"] == ["datasets.${key}"]
     assert GRAPH["ingest"]["do"]["params"] == ["data.source"]
-    assert GRAPH["report"]["params"] == ["baselines", "datasets", "lecture_recipes", "models", "notes"]
+    used = ["baselines", "datasets", "lecture_recipes", "models", "notes", "search", "search_spaces"]
+    assert GRAPH["report"]["params"] == used
 
 
 def test_no_stage_depends_on_the_gates_or_on_what_is_kept():

@@ -1,0 +1,1 @@
+"""Search hyperparameters: proposals, the training of a trial, the store of the results, the winner."""
