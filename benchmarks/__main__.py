@@ -1,7 +1,8 @@
 """The benchmark: the fit of every model against the usual code, the size of the data, streaming, the graph, prediction,
-and the server.
+the server, and search.
 
-    python -m benchmarks [--quick] [--models NAME ...] [--parts fit size stream graph predict serving] [--out FILE]
+    python -m benchmarks [--quick] [--models NAME ...] [--parts fit size stream graph predict serving search]
+                         [--out FILE]
 
 It prints a table and writes benchmarks/results.json. The variants of a fit alternate on the same rows, epochs and
 recipe; each has its own process for all its fits. A result is the median of the fits. Times include tracing and
@@ -22,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
-from benchmarks import graph, prediction, serving
+from benchmarks import graph, prediction, search, serving
 from config import paths
 from config.params import Params, load_params
 from orchestration.command_line import exit_on_user_error
@@ -33,7 +34,7 @@ from tasks.data.schema import read_schema
 
 RESULTS = Path("benchmarks/results.json")
 FITS = 3
-PARTS = ("fit", "size", "stream", "graph", "predict", "serving")
+PARTS = ("fit", "size", "stream", "graph", "predict", "serving", "search")
 ROUNDS = 3
 # The variants with the same batches in float32, and their names in the results.
 EXACT = {"ours_exact": "ours", "loop": "loop", "nudged": "nudged"}
@@ -318,6 +319,8 @@ def show(results: dict[str, Any]) -> None:
         )
     if row := results.get("serving"):
         serving.show(row)
+    if row := results.get("search"):
+        search.show(row)
 
 
 def main() -> int:
@@ -363,6 +366,9 @@ def main() -> int:
         if "serving" in parts and not given.quick:
             print("the server ...", flush=True)
             results["serving"] = serving.measure(serving.MODEL, serving.SECONDS, paths.ARTIFACTS) | apart
+        if "search" in parts and not given.quick:
+            print("search ...", flush=True)
+            results["search"] = search.measure() | apart
         write_json(given.out, results)
         show(results)
         print(f"\nWritten to {given.out}.")

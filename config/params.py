@@ -497,6 +497,8 @@ class Params(Section):
             objectives = OBJECTIVES[self.models[name].task]
             if search.objective and search.objective not in objectives:
                 raise ValueError(f"search.{name}: {unknown_name('objective', search.objective, objectives, 'Valid')}")
+            if search.reference and search.reference not in self.notes:
+                raise ValueError(f"search.{name}: {unknown_name('reference', search.reference, self.notes, 'Known')}")
             if search.finalists > search.trials:
                 raise ValueError(f"search.{name}: {search.finalists} finalists of {search.trials} trials")
             try:

@@ -126,6 +126,7 @@ class Search(Section):
     build: dict[str, Any] = Field(default={})
     compile: dict[str, Any] = Field(default={})
     fit: dict[str, Any] = Field(default={})
+    reference: str | None = None  # a model whose figures in `notes` the report shows beside; None: the model itself
     objective: Objective | None = None  # on valid; None: the main metric of the task
     sampler: Literal["random", "tpe", "gp"] = "tpe"
     pruner: Literal["none", "median", "halving"] = "none"  # stops a trial that is worse than earlier ones at an epoch

@@ -140,7 +140,8 @@ def describe_searched(params: Params, name: str, read: Search) -> dict[str, Any]
         name: of the model.
         read: what `search` wrote.
     """
-    notes = comparable_notes(params, name, read.metrics.source) if read.metrics else None
+    reference = params.search[name].reference or name
+    notes = comparable_notes(params, reference, read.metrics.source) if read.metrics else None
     return {"name": name, "metrics": read.metrics, "run": read.run, "notes": notes or {}}
 
 

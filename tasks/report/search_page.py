@@ -42,7 +42,7 @@ def describe_search(read: Search, params: Params) -> dict[str, Any]:
     if read.metrics is None or read.table is None or read.missing:
         return described | {"metrics": None}
     metrics, objective = read.metrics, read.metrics.objective
-    notes = comparable_notes(params, read.name, metrics.source) or {}
+    notes = comparable_notes(params, params.search[read.name].reference or read.name, metrics.source) or {}
     parameters = [name for name in read.table.columns if name not in COLUMNS]
     complete = read.table[read.table["state"] == "complete"]
     reference = notes.get("valid", {}).get(objective)

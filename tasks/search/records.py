@@ -30,8 +30,8 @@ CODE = [
     for file in sorted((ROOT / folder).rglob("*.py"))
 ]
 VERSIONED = ("keras", "numpy", "optuna", "scikit-learn", "tensorflow")
-# Of a search, what decides when it ends and not what a trial does: it goes on when these are changed.
-BUDGET = {"trials", "minutes", "finalists", "seeds"}
+# Of a search, what decides nothing of a trial: it goes on when these are changed.
+BUDGET = {"trials", "minutes", "finalists", "seeds", "reference"}
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from config.params import load_params
 from tests.support.processes import wait_for
+from tests.support.searches import put_search
 from tests.support.servers import open_ui
 from tests.support.waiting import hold, make_it_wait, release, wait_until_it_waits
 from tests.support.workspaces import DVC, ROOT, clone, contents
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600)]
 DEPLOYMENTS = {
     "pipeline": "pipeline/pipeline",
     "train": "train model/train",
+    "search": "search model/search",
     "retrain": "retrain/retrain",
     "predict": "predict/predict",
     "smoke": "smoke/smoke",
@@ -144,6 +146,21 @@ def test_two_runs_started_at_once_run_one_after_the_other_and_through_dvc(ui, dv
     assert runs["train-iris_mlp"]["name"] == "train-iris_mlp"
     assert "up to date" in dvc("status", "train@iris_mlp")
     assert_shows_the_metrics(ui, runs["pipeline"])
+
+
+@pytest.mark.rotates
+def test_a_search_is_a_run_with_a_run_for_each_trial_and_recorded_by_dvc(ui, workspace, dvc):
+    before = (workspace / "params.yaml").read_text()
+    put_search(workspace, trials=2, finalists=1, seeds=[1])
+    try:
+        run = ended(ui, start(ui, "search", model="iris_mlp"))
+        assert run["state"]["type"] == "COMPLETED", logs(ui, run)
+        assert "up to date" in dvc("status", "search@iris_mlp")
+        assert (workspace / "artifacts/search/iris_mlp/best.yaml").exists()
+        names = {task["name"] for task in ui.post("/task_runs/filter", json={"limit": 200}).json()}
+        assert {"search@iris_mlp", "trial-0000", "trial-0001", "test"} <= names
+    finally:
+        (workspace / "params.yaml").write_text(before)
 
 
 def assert_shows_the_metrics(ui: httpx.Client, run: dict) -> None:

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from distributed import Client
 from ruamel.yaml import YAML
 
-from orchestration.prefect.server import free_port
+from tests.support.clusters import dask_cluster
 from tests.support.s3 import s3_remote
 from tests.support.servers import serve
 from tests.support.waiting import hold, make_it_wait, wait_until_it_waits
@@ -375,22 +373,9 @@ def test_a_running_dvc_repro_is_seen(waiting, run, api_url, own_server):
 
 @pytest.fixture
 def cluster(settings, tmp_path) -> Iterator[str]:
-    """The address of a Dask scheduler with two workers of one thread each, in a folder without this project's code."""
-    port = free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    quiet = {"cwd": tmp_path, "env": settings, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
-    processes = [subprocess.Popen([*scheduler, "--no-dashboard"], **quiet)]
-    for name in ("one", "two"):
-        words = ["--nthreads", "1", "--resources", "threads=1", "--local-directory", str(tmp_path / name)]
-        processes.append(subprocess.Popen([*worker, *words], **quiet))
-    with Client(address, timeout=30) as client:
-        client.wait_for_workers(2, timeout=60)
-    yield address
-    for process in processes:
-        process.terminate()
-        process.wait()
+    """The address of a Dask scheduler with two workers of one thread each."""
+    with dask_cluster(settings, tmp_path) as address:
+        yield address
 
 
 @pytest.mark.rotates

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from tests.support.clusters import dask_cluster
 from tests.support.processes import wait_for
 from tests.support.searches import put_search
 from tests.support.workspaces import DVC, build_once, clone, edit_params, make_workspace
@@ -134,6 +135,13 @@ def test_interrupted_it_ends_with_one_message_and_two_workers_find_the_same(undi
     assert not (fresh / "artifacts/search").exists()
     told = search(fresh, settings, "--jobs", "2")
     assert "of 6 trials are known from" in told
+    assert results(fresh) == results(undisturbed)
+
+
+@pytest.mark.rotates
+def test_on_a_dask_cluster_that_shares_the_workspace_the_results_are_the_same(undisturbed, fresh, settings, tmp_path):
+    with dask_cluster(settings, tmp_path) as address:
+        search(fresh, settings, "--runner", "dask", "--address", address)
     assert results(fresh) == results(undisturbed)
 
 

@@ -67,7 +67,7 @@ def notes(**keys: object) -> dict:
 def extra(**keys: object) -> dict:
     """Return another space that the search varies, too."""
     space = {key.replace("__", "."): value for key, value in keys.items()}
-    return {"search_spaces__extra": space, "search__housing_mlp__spaces": ["notes", "batches", "extra"]}
+    return {"search_spaces__extra": space, "search__housing_mlp__spaces": ["notes", "training", "extra"]}
 
 
 def own(**values: object) -> dict:
@@ -93,13 +93,14 @@ FAULTS = {
     "a preparation that does not exist": (extra(preparation__normalization={"choices": ["a"]}), "normalization"),
     "a seed twice": (own(seeds=[1, 1]), "names a seed twice"),
     "an unknown sampler": (own(sampler="tpee"), "search.housing_mlp.sampler"),
+    "a reference that the notes lack": (own(reference="housing"), "unknown reference 'housing'"),
     "another data set": (own(dataset="iris"), "search.housing_mlp.dataset is 'iris'"),
 }
 
 
 @pytest.mark.parametrize(("values", "told"), FAULTS.values(), ids=FAULTS)
 def test_a_faulty_search_is_refused_in_words(workspace, values, told):
-    edit_params(workspace, search={"housing_mlp": searched()}, **{"models__housing_mlp__fit__epochs": 2})
+    edit_params(workspace, search={"housing_mlp": searched()})
     edit_params(workspace, **values)
     with pytest.raises(UserError) as error:
         load_params()
@@ -108,7 +109,7 @@ def test_a_faulty_search_is_refused_in_words(workspace, values, told):
 
 
 def searched() -> dict:
-    return load_params(ROOT / "params.yaml").search["housing_mlp"].model_dump(mode="json", exclude_none=True)
+    return load_params(ROOT / "params.yaml").search["housing_mlp_tuned"].model_dump(mode="json", exclude_none=True)
 
 
 def test_values_are_put_into_the_recipe_and_the_rest_stays():
