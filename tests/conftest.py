@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
 from runtime.packages import PACKAGES
+from tests.support.searches import put_search
 from tests.support.servers import start_server
 from tests.support.warm_python import WarmRun, warm_python
 from tests.support.workspaces import (
@@ -136,10 +138,14 @@ def settings(environment: dict[str, str], api_url: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def trained(shared: Path, settings: dict[str, str]) -> Path:
-    """A git and DVC repository after one run of the pipeline flow, which no test changes; models in all formats."""
+    """A git and DVC repository after one run of the pipeline flow, which no test changes.
+
+    Its models are in all formats, and one has a search.
+    """
+    search = partial(put_search, trials=4, finalists=1, seeds=[1])
 
     def build(folder: Path) -> None:
-        make_repository(folder, settings, PIPELINE, FEW_MODELS, formats=["litert", "onnx"])
+        make_repository(folder, settings, PIPELINE, FEW_MODELS, ["litert", "onnx"], search)
 
     return build_once(shared / "trained", build)
 

@@ -139,7 +139,12 @@ def keep_only(folder: Path, models: Collection[str]) -> None:
 
 
 def make_repository(
-    folder: Path, settings: dict[str, str], command: list[str], models: Collection[str], formats: Collection[str] = ()
+    folder: Path,
+    settings: dict[str, str],
+    command: list[str],
+    models: Collection[str],
+    formats: Collection[str] = (),
+    change: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Make `folder` a git and DVC repository, run `command` there, and commit; what it printed is in run.log.
 
@@ -149,10 +154,12 @@ def make_repository(
         command: what is run.
         models: those of params.yaml that are kept.
         formats: that they are exported in, besides the SavedModel.
+        change: what else is changed before the command runs.
     """
     make_workspace(folder)
     keep_only(folder, models)
     edit_params(folder, **{f"models__{name}__export": [*formats] for name in models})
+    change(folder)
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     for words in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"]):

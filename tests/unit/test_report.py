@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tasks.evaluation.metrics import ClassMetrics, SliceMetrics
 from tasks.evaluation.metrics_files import LectureRun
 from tasks.publishing.records import Graph, Layer
-from tasks.report.charts import chart_pool
+from tasks.report.charts import chart_pool, search_history
 from tasks.report.classification import calibration, confusion, most_confident_errors
 from tasks.report.diagnosis import diagnose, weak_classes, weak_slices
 from tasks.report.drift import compare_splits, far_out
@@ -17,6 +17,7 @@ from tasks.report.formatting import duration, number, sourced
 from tasks.report.model_page import describe_lecture_recipe
 from tasks.report.network_diagram import draw
 from tasks.report.read import LectureRecipe
+from tasks.report.search_page import coordinates
 
 
 def curves(train: list[float], valid: list[float]) -> list[str]:
@@ -171,3 +172,38 @@ def test_a_figure_keeps_its_source():
 @pytest.mark.parametrize(("seconds", "shown"), [(3.21, "3.2 s"), (59.97, "1 min 0 s"), (119.7, "2 min 0 s")])
 def test_durations_are_rounded_before_they_are_divided(seconds, shown):
     assert duration(seconds) == shown
+
+
+def searched(values: list[float | None], states: list[str] | None = None) -> pd.DataFrame:
+    """Return the table of a search with one parameter of each kind."""
+    table = pd.DataFrame(
+        {
+            "trial": range(len(values)),
+            "state": states or ["complete"] * len(values),
+            "value": values,
+            "compile.learning_rate": np.linspace(0.1, 0.2, len(values)),
+            "compile.optimizer": ["sgd", "adam"] * (len(values) // 2) + ["sgd"] * (len(values) % 2),
+        }
+    )
+    return table.assign(best=table["value"].cummin())
+
+
+def test_in_parallel_coordinates_the_best_trial_is_highest_and_each_axis_spans_its_values():
+    lines = coordinates(searched([0.5, 0.1, 0.9, 0.3]), ["compile.learning_rate", "compile.optimizer"], "rmse")
+    assert lines is not None
+    places = {axis: part.sort_values("trial")["position"].tolist() for axis, part in lines.groupby("axis")}
+    assert places["rmse"] == pytest.approx([1 / 3, 1, 0, 2 / 3])
+    assert places["compile.learning_rate"] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert places["compile.optimizer"] == [1, 0, 1, 0]
+    assert set(lines[lines["quarter"] == "best quarter"]["trial"]) == {1}
+    accurate = coordinates(searched([0.5, 0.1, 0.9, 0.3]), [], "accuracy")
+    assert accurate is not None
+    assert accurate.sort_values("position")["trial"].tolist() == [1, 3, 0, 2]
+    assert coordinates(searched([0.5]), [], "rmse") is None
+
+
+def test_the_history_of_a_search_draws_one_trial_failed_ones_and_the_notes():
+    with chart_pool():
+        assert "best 0.5000" in search_history(searched([0.5]), "rmse", 0.6).description
+        drawn = search_history(searched([None, 0.4, 9.0], ["failed", "complete", "pruned"]), "rmse", None)
+    assert drawn.description == "rmse on valid of 2 trials, best 0.4000"
