@@ -18,11 +18,13 @@ from pydantic import Field
 from config import paths
 from config.params import load_params
 from orchestration.command_line import (
+    add_executor_options,
     exit_on_user_error,
     ignore_interrupts,
     keep_logs_off_the_terminal,
     log_user_errors_once,
     parent_run,
+    parse_executor_options,
     prepare_process,
     reporting,
 )
@@ -265,17 +267,10 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or group of dvc.yaml; none: everything")
     parser.add_argument("--force", action="store_true", help="run stages even if nothing has changed")
-    parser.add_argument("--jobs", type=int, metavar="N", help="maximum of stages at once; as many as there are cores")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another parameter: a DVC experiment")
-    parser.add_argument("--runner", choices=["local", "dask"], default="local", help="where the stages run")
-    parser.add_argument("--address", metavar="URL", help="of the Dask scheduler, such as tcp://host:8786")
+    add_executor_options(parser, "stages")
     parser.add_argument("--dry", action="store_true", help="print what would run, and run nothing")
-    given = parser.parse_args()
-    if (given.runner == "dask") != bool(given.address):
-        parser.error("--runner dask and --address, of its scheduler, go together")
-    if given.jobs is not None and not 1 <= given.jobs <= MAX_JOBS:
-        parser.error(f"--jobs must be from 1 to {MAX_JOBS}, got {given.jobs}")
-    return given
+    return parse_executor_options(parser)
 
 
 def show_plan(plan: Plan, force: bool) -> None:

@@ -10,9 +10,15 @@ from prefect import flow, get_run_logger
 
 from config import paths
 from config.params import load_params
-from orchestration.command_line import exit_on_user_error, keep_logs_off_the_terminal, run_stage
+from orchestration.command_line import (
+    add_executor_options,
+    exit_on_user_error,
+    keep_logs_off_the_terminal,
+    parse_executor_options,
+    run_stage,
+)
 from orchestration.executors.executor import ExecutorKind
-from orchestration.prefect.task_runner import MAX_JOBS, RUNNER
+from orchestration.prefect.task_runner import RUNNER
 from orchestration.search import run_search
 from runtime.atomic_outputs import atomic_folder
 from tasks.search.apply import difference, others_affected, write_params
@@ -39,17 +45,10 @@ def search(model: str, jobs: int | None = None, address: str | None = None) -> N
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m flows.search", description=__doc__.partition("\n")[0])
     parser.add_argument("model", metavar="M", help="a name in `search` of params.yaml")
-    parser.add_argument("--jobs", type=int, metavar="N", help="maximum of trials at once")
-    parser.add_argument("--runner", choices=["local", "dask"], default="local", help="where the trials run")
-    parser.add_argument("--address", metavar="URL", help="of the Dask scheduler, such as tcp://host:8786")
+    add_executor_options(parser, "trials")
     parser.add_argument("--apply", action="store_true", help="put the winner of the last search into params.yaml")
     parser.add_argument("--yes", action="store_true", help="with --apply: do not ask")
-    given = parser.parse_args()
-    if (given.runner == "dask") != bool(given.address):
-        parser.error("--runner dask and --address, of its scheduler, go together")
-    if given.jobs is not None and not 1 <= given.jobs <= MAX_JOBS:
-        parser.error(f"--jobs must be from 1 to {MAX_JOBS}, got {given.jobs}")
-    return given
+    return parse_executor_options(parser)
 
 
 def apply(model: str, asks: bool) -> int:

@@ -31,6 +31,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from config.params import load_params
 from orchestration.dvc.restore_outputs import restore_this_stage
 from orchestration.prefect.server import is_alive, owner_process, prefect_server
+from orchestration.prefect.task_runner import MAX_JOBS
 from orchestration.workspace_lock import shared_workspace
 from runtime.disk import explain
 from runtime.errors import UserError
@@ -210,6 +211,23 @@ def parse(flow: Flow) -> dict[str, str]:
         else:
             parser.add_argument(name, nargs="?", default=argument.default, help=f"{argument.default} unless given")
     return vars(parser.parse_args())
+
+
+def add_executor_options(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the options that say where things run, and how many at once. what: such as "stages"."""
+    parser.add_argument("--jobs", type=int, metavar="N", help=f"maximum of {what} at once; as many as there are cores")
+    parser.add_argument("--runner", choices=["local", "dask"], default="local", help=f"where the {what} run")
+    parser.add_argument("--address", metavar="URL", help="of the Dask scheduler, such as tcp://host:8786")
+
+
+def parse_executor_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line of a parser with the options of `add_executor_options`, and check those."""
+    given = parser.parse_args()
+    if (given.runner == "dask") != bool(given.address):
+        parser.error("--runner dask and --address, of its scheduler, go together")
+    if given.jobs is not None and not 1 <= given.jobs <= MAX_JOBS:
+        parser.error(f"--jobs must be from 1 to {MAX_JOBS}, got {given.jobs}")
+    return given
 
 
 def check_names(arguments: dict[str, str]) -> None:

@@ -91,6 +91,7 @@ def test_it_says_how_far_it_is_and_what_it_has_found(undisturbed):
     assert names.count("test") == 1  # test was read once
 
 
+@pytest.mark.rotates
 def test_killed_twice_it_trains_no_trial_again_and_finds_the_same(undisturbed, fresh, settings):
     for done in ("trial-0001", "final-"):
         process = start(fresh, settings, "--jobs", "1")
