@@ -31,9 +31,9 @@ from tasks.data.files import read_json, write_json
 RESULTS = Path("benchmarks/results.json")
 ROOT = Path(__file__).parents[1]
 MODEL, DATASET, SPACE = "housing_mlp", "california_housing", "notes"
-TRIALS, EPOCHS, BATCH_ROWS = 16, 20, 32
+TRIALS, EPOCHS, BATCH_ROWS = 12, 20, 32
 WORKER_TRIALS, WORKER_EPOCHS = 8, 60  # on one worker and on two
-ROUNDS = 3
+ROUNDS = 2
 SEED = 42
 QUICK = (2, 1)  # trials and epochs
 

@@ -52,6 +52,7 @@ def describe_search(read: Search, params: Params) -> dict[str, Any]:
         "objective": objective,
         "notes": notes,
         "winner": metrics.winner,
+        "values": {name: shown(value) for name, value in metrics.winner.parameters.items()},
         "history": charts.search_history(read.table, objective, reference),
         "reference": reference,
         "importance": charts.importance(metrics.importance) if metrics.importance else None,
