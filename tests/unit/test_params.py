@@ -215,9 +215,7 @@ def test_a_missing_file_says_where_to_run(workspace):
 
 
 def test_unknown_names_list_the_valid_ones(workspace):
-    with pytest.raises(
-        UserError, match=r"fashion_mlp_300, fashion_mlp_tuned, housing_mlp, .*linear_neuron"
-    ):
+    with pytest.raises(UserError, match=r"fashion_mlp_300, fashion_mlp_tuned, housing_mlp, .*linear_neuron"):
         load_params().model("mlp")
     with pytest.raises(UserError, match="california_housing, fashion_mnist, iris, line"):
         load_params().dataset("mnist")
