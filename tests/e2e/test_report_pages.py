@@ -204,9 +204,10 @@ def test_the_plots_of_dvc_are_drawn_without_a_network(browser, repo, settings):
     assert done.returncode == 0, done.stderr
     assert "housing_mlp, loss on valid" in (repo / "dvc_plots/index.html").read_text()
     show(browser, repo / "dvc_plots/index.html")
-    models = load_params(repo / "params.yaml").models
+    params = load_params(repo / "params.yaml")
+    drawn = len(params.models) + len(params.search)
     script = "return document.querySelectorAll('main canvas, main svg.marks').length"
-    WebDriverWait(browser, 30).until(lambda _: browser.execute_script(script) == len(models))
+    WebDriverWait(browser, 30).until(lambda _: browser.execute_script(script) == drawn)
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert not any(alert.is_displayed() for alert in browser.find_elements("css selector", "[role=alert]"))
 
