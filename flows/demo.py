@@ -52,7 +52,8 @@ def shorten(params: Path, epochs: int) -> None:
     for name in [*searches][1:]:
         del searches[name]
     for recipe in (*values["models"].values(), *values.get("lecture_recipes", {}).values(), *searches.values()):
-        recipe["fit"]["epochs"] = min(recipe["fit"]["epochs"], epochs)
+        if "fit" in recipe:  # a search may vary all of it
+            recipe["fit"]["epochs"] = min(recipe["fit"]["epochs"], epochs)
         recipe["compile"].pop("average", None)  # it averages over thousands of steps, more than there are
     for recipe in values.get("lecture_recipes", {}).values():
         recipe["seeds"] = recipe["seeds"][:1]
