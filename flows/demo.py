@@ -52,7 +52,7 @@ def shorten(params: Path, epochs: int) -> None:
     for name in [*searches][1:]:
         del searches[name]
     for recipe in (*values["models"].values(), *values.get("lecture_recipes", {}).values(), *searches.values()):
-        if "fit" in recipe:  # a search may vary all of it
+        if "epochs" in recipe.get("fit", {}):  # a search may vary them
             recipe["fit"]["epochs"] = min(recipe["fit"]["epochs"], epochs)
         recipe["compile"].pop("average", None)  # it averages over thousands of steps, more than there are
     for recipe in values.get("lecture_recipes", {}).values():
