@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -124,10 +125,9 @@ def ours(folder: Path, jobs: int | None = None) -> float:
 
 
 def best_loss(folder: Path) -> float:
-    """Return the best loss on valid of the trials, without the finalist's."""
-    import pandas as pd
-
-    return float(pd.read_csv(folder / paths.search_folder(MODEL) / "trials.csv")["value"].min())
+    """Return the best loss on valid after any epoch of a trial, as Keras Tuner scores them."""
+    records = (folder / paths.search_checkpoints_folder(MODEL) / "records").glob("trial-*.json")
+    return min(min(read_json(record, "bench")["epochs"], default=inf) for record in records)
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name, "search")
             few = QUICK if quick else (WORKER_TRIALS, WORKER_EPOCHS)
-            make_workspace(folder, *few)
+            make_workspace(folder, *few, round=few[0])
             by_jobs[jobs] = ours(folder, jobs)
             tables.append((folder / paths.search_folder(MODEL) / "trials.csv").read_bytes())
     return {
