@@ -18,7 +18,9 @@ from orchestration.command_line import (
     run_stage,
 )
 from orchestration.executors.executor import ExecutorKind
+from orchestration.executors.local import start_fork_server
 from orchestration.prefect.task_runner import RUNNER
+from orchestration.resources import this_machine
 from orchestration.search import run_search
 from runtime.atomic_outputs import atomic_folder
 from tasks.search.apply import difference, others_affected, write_params
@@ -82,6 +84,8 @@ def main() -> int:
         load_params().search_of(given.model)
         if given.apply:
             return apply(given.model, asks=not given.yes)
+        if given.runner == "local" and not this_machine(load_params(), given.jobs).gpus:
+            start_fork_server(trains=True)  # while Prefect's server starts
     keep_logs_off_the_terminal()
     return run_stage(search, {"model": given.model, "jobs": given.jobs, "address": given.address}, INTERRUPTED)
 

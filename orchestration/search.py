@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,16 @@ from tasks.search.space import Parameters, values_of
 from tasks.search.store import Store, add_running, frozen, open_store, tell
 
 ERROR = "error: "  # what a process prints before a user's error
+STEP = 400_000  # multiplications of weights that take as long as the rest of a step does (housing, 2 cores)
 
 
 @dataclass
 class Run:
     """A search that runs.
 
-    objective: the metric on valid. began, before: when this run began, and the seconds of earlier runs. at_once: how
-    many trainings run at once. records: of the trials that have ended, by number. running: the trials that run. faults:
-    what stopped a training.
+    objective: the metric on valid. state: what earlier runs have left. began: when this run began. records: of the
+    trials that have ended, by number. trained: how many trainings this run has done. running: the trainings that run.
+    faults: what stopped a training.
     """
 
     model: str
@@ -90,6 +92,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
+        """Of this run and of those before."""
         return self.state.seconds + time.monotonic() - self.began
 
     @property
@@ -98,6 +101,7 @@ class Run:
 
     @property
     def at_once(self) -> int:
+        """How many trainings run at once."""
         machine = self.executor.machine
         return max(1, min(machine.jobs, len(machine.gpus) or machine.threads // self.resources.threads))
 
@@ -141,17 +145,16 @@ def run_search(
         run = Run(model, params, search, space, objective, schema, executor, resources, progress, state)
         progress.footer = lambda: "  ".join(standing(run))
         try:
-            store = run_trials(run)
+            run_trials(run)
             finals = run_finals(run)
             test = run_test(run, finals)
         finally:
             write_whole(folder_of(model) / "state.json", state.model_copy(update={"seconds": round(run.seconds, 3)}))
-        del store
         return publish(run, finals, test, folder)
 
 
-def run_trials(run: Run) -> Store:
-    """Train the trials that have no record yet, a round after the other, and return the study of all."""
+def run_trials(run: Run) -> None:
+    """Train the trials that have no record yet, a round after the other."""
     search, known = run.search, {}
     for number in range(search.trials):
         record = read_record(run.model, trial_name(number), TrialRecord)
@@ -160,9 +163,7 @@ def run_trials(run: Run) -> Store:
     store = None
     for first in range(0, search.trials, search.round):
         numbers = range(first, min(first + search.round, search.trials))
-        earlier = [frozen(run.records[number], run.space) for number in range(first)]
-        complete = all(number in known for number in numbers)
-        if complete:
+        if all(number in known for number in numbers):
             run.records |= {number: known[number] for number in numbers}
             continue
         if run.is_late:
@@ -172,10 +173,12 @@ def run_trials(run: Run) -> Store:
             if known:
                 run.progress.show(f"{len(known)} of {search.trials} trials are known from {folder_of(run.model)}.")
             store = open_store(run.model, run.space, run.objective, [run.records[number] for number in range(first)])
+        earlier = [frozen(run.records[number], run.space) for number in range(first)]
         proposals = propose(search, run.space, run.objective, earlier, numbers)
         if not run_round(run, store, dict(zip(numbers, proposals, strict=True)), known):
             break
-    return store or open_store(run.model, run.space, run.objective, list(run.records.values()))
+    if store is None:  # the database may be gone, or damaged
+        open_store(run.model, run.space, run.objective, list(run.records.values()))
 
 
 def run_round(run: Run, store: Store, proposals: dict[int, Parameters], known: dict[int, TrialRecord]) -> bool:
@@ -245,7 +248,7 @@ def make_job(run: Run, number: int, seed: int, parameters: Parameters, known: in
 
 
 def run_jobs(run: Run, jobs: dict[str, Job], ended: Any) -> None:
-    """Run jobs, as many at once as there are threads for.
+    """Run jobs, as many at once as there are threads for; the longest first, so that it is not waited for at the end.
 
     Args:
         run: the search.
@@ -281,7 +284,7 @@ def run_jobs(run: Run, jobs: dict[str, Job], ended: Any) -> None:
             run.progress.show(line)
         return "ran"
 
-    plan = Plan([*jobs], {name: [] for name in jobs}, set())
+    plan = Plan(sorted(jobs, key=lambda name: -work(jobs[name].recipe)), {name: [] for name in jobs}, set())
     try:
         run_schedule(plan, run.executor.machine, dict.fromkeys(jobs, run.resources), start, status_of)
     except BaseException:  # Ctrl-C, most likely
@@ -291,6 +294,13 @@ def run_jobs(run: Run, jobs: dict[str, Job], ended: Any) -> None:
         raise
     if run.faults:
         raise UserError(run.faults[0])
+
+
+def work(recipe: dict[str, Any]) -> float:
+    """Return about how long a training takes, in any unit, as far as its epochs, batches and hidden layers say."""
+    fit, hidden = recipe["fit"], recipe["build"].get("hidden") or []
+    weights = sum(before * after for before, after in pairwise(hidden))
+    return fit["epochs"] * (STEP / fit["batch_size"] + weights)
 
 
 def train(run: Run, name: str, gpu: str | None) -> State:
