@@ -8,7 +8,7 @@ Both predict the same rows, one after the other: 10 million of housing as Parque
 IPC, since Parquet stores each pixel in four bytes. The convolutional network, which takes minutes, gets a tenth of the
 pictures. The loop calls the signature on float32 or uint8 arrays, in the fastest of several sizes, and keeps nothing.
 The rate of the command is that of its JSON file, from the first row that is read to the last that is written, without
-the start of Python and TensorFlow; `wall_seconds` includes it.
+the start of Python, TensorFlow and the compiled program; `wall_seconds` includes it.
 """
 
 import argparse

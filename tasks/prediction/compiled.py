@@ -1,6 +1,7 @@
 """A small model compiled by XLA, for the long calls of batch prediction."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import numpy as np
 
@@ -10,10 +11,10 @@ Answer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 # A larger network spends its time in products of matrices, which XLA computes no faster (docs/speed.md).
 MOST_WEIGHTS = 20_000
 # Rows that the program computes at a time: what lies between their layers stays in the processor's cache.
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 512
 
 
-def compiled(model: LoadedModel, rows: int) -> Answer:
+def compiled(model: LoadedModel, rows: int, at_once: bool = False) -> Answer:
     """Return `model.answer`, compiled for calls of `rows` rows if the model is small.
 
     XLA fuses what is computed value by value, and the program goes over a call in blocks, so such a model takes two
@@ -24,6 +25,7 @@ def compiled(model: LoadedModel, rows: int) -> Answer:
     Args:
         model: whose answer to a row depends on that row alone.
         rows: of a full call.
+        at_once: make the first call, which compiles, now.
     """
     if sum(int(np.prod(weights.shape)) for weights in model.signature.variables) > MOST_WEIGHTS:
         return model.answer
@@ -52,6 +54,10 @@ def compiled(model: LoadedModel, rows: int) -> Answer:
             return model.answer(columns)
         return {name: value.numpy()[:count] for name, value in made.items()}
 
+    if at_once:
+        # What it cannot do with zeros, it may well do with the rows.
+        with suppress(tf.errors.OpError, TypeError, ValueError):
+            answer({name: np.zeros((rows, *tensor.shape), tensor.dtype) for name, tensor in model.inputs.items()})
     return answer
 
 

@@ -21,7 +21,18 @@ from runtime.disk import refuse_unless_file
 from runtime.errors import UserError
 from tasks.prediction.answers import dictionary_columns, output_names, output_schema, to_output
 from tasks.prediction.checks import REJECTED, rejected
-from tasks.prediction.chunks import Chunk, Place, Plan, call_rows, in_order, make_chunks, make_plan, position, told
+from tasks.prediction.chunks import (
+    CHUNK_BYTES,
+    Chunk,
+    Place,
+    Plan,
+    call_rows,
+    in_order,
+    make_chunks,
+    make_plan,
+    position,
+    told,
+)
 from tasks.prediction.compiled import Answer, compiled
 from tasks.prediction.inputs import Source, find_sources, printable, refuse_pictures_for, start_hashing, unchanged
 from tasks.prediction.parts import Part, RefusedRowError, begin, flush, locked_folder, publish, read_part, write_part
@@ -69,13 +80,14 @@ def predict(
         model = load()
         refuse_pictures_for(model, sources)
         refuse_unusable_inputs(model)
+        most = call_rows(model)
+        call = compiled(model, most, at_once=sum(source.size for source in sources) > CHUNK_BYTES)
         done = Done()
         with unchanged(sources) as stamp:
             checksums = start_hashing(sources)
             plan = make_plan(model, sources, [*dict.fromkeys(keep)])
             schema = output_schema(model, plan.keep)
             refuse_unwritable_columns(schema)
-            most = call_rows(model)
             there, changed = begin(folder, manifest(model, plan, most, strict, stamp))
             if changed:
                 tell(f"the unfinished run of {output} had another {changed}: starting anew.")
@@ -93,7 +105,7 @@ def predict(
                     if report:
                         report(done)
 
-                chunks, call = make_chunks(plan, sources, start), compiled(model, most)
+                chunks = make_chunks(plan, sources, start)
                 with ahead(chunks, AHEAD) as ready, behind(finish, BEHIND) as hand:
                     answers = side_by_side(lambda chunk: answer(model, call, chunk, most), ready, CALLS)
                     for at, (chunk, made) in enumerate(answers, number):
