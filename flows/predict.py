@@ -5,6 +5,7 @@ on where it was.
 """
 
 import argparse
+import gc
 import sys
 from dataclasses import replace
 from functools import partial
@@ -101,7 +102,12 @@ def tell(text: str) -> None:
 def main() -> int:
     given = parse()
     prepare_process()
-    load = partial(find_model, given.model, given.version)
+
+    def load() -> LoadedModel:
+        model = find_model(given.model, given.version)
+        gc.freeze()  # each garbage collection, and that at the end, would look at all that TensorFlow has made
+        return model
+
     with exit_on_user_error(INTERRUPTED), reporting(tell) as report:
         prediction.predict(load, given.input, Path(given.output), given.keep, given.strict, report=report, tell=tell)
     return 0

@@ -14,21 +14,33 @@ MOST_WEIGHTS = 20_000
 BLOCK_ROWS = 512
 
 
-def compiled(model: LoadedModel, rows: int, at_once: bool = False) -> Answer:
-    """Return `model.answer`, compiled for calls of `rows` rows if the model is small.
-
-    XLA fuses what is computed value by value, and the program goes over a call in blocks, so such a model takes two
-    thirds of the time. It is compiled for one number of rows: a call of more than half of them is filled up with zeros,
-    and a smaller one is not compiled. Its answers differ by rounding from those of a call that is not compiled. Without
-    support for one of the model's operations, none is compiled.
+def make_answer(model: LoadedModel, rows: int, at_once: bool = False) -> Answer:
+    """Return `model.answer`, or a compiled program in its place if the model is small.
 
     Args:
         model: whose answer to a row depends on that row alone.
         rows: of a full call.
-        at_once: make the first call, which compiles, now.
+        at_once: make a first call now, which takes longer than those that follow.
     """
-    if sum(int(np.prod(weights.shape)) for weights in model.signature.variables) > MOST_WEIGHTS:
-        return model.answer
+    small = sum(int(np.prod(weights.shape)) for weights in model.signature.variables) <= MOST_WEIGHTS
+    answer = compiled(model, rows) if small else model.answer
+    if at_once:
+        import tensorflow as tf
+
+        count = rows if small else 1
+        with suppress(tf.errors.OpError, TypeError, ValueError):  # of zeros, which no row may have
+            answer({name: np.zeros((count, *tensor.shape), tensor.dtype) for name, tensor in model.inputs.items()})
+    return answer
+
+
+def compiled(model: LoadedModel, rows: int) -> Answer:
+    """Return `model.answer`, compiled by XLA for calls of `rows` rows.
+
+    XLA fuses what is computed value by value, and the program goes over a call in blocks, so a small model takes two
+    thirds of the time. It is compiled for one number of rows: a call of more than half of them is filled up with zeros,
+    and a smaller one is not compiled. Its answers differ by rounding from those of a call that is not compiled. Without
+    support for one of the model's operations, none is compiled.
+    """
     import tensorflow as tf
 
     size = min(rows, BLOCK_ROWS)
@@ -54,10 +66,6 @@ def compiled(model: LoadedModel, rows: int, at_once: bool = False) -> Answer:
             return model.answer(columns)
         return {name: value.numpy()[:count] for name, value in made.items()}
 
-    if at_once:
-        # What it cannot do with zeros, it may well do with the rows.
-        with suppress(tf.errors.OpError, TypeError, ValueError):
-            answer({name: np.zeros((rows, *tensor.shape), tensor.dtype) for name, tensor in model.inputs.items()})
     return answer
 
 

@@ -33,7 +33,7 @@ from tasks.prediction.chunks import (
     position,
     told,
 )
-from tasks.prediction.compiled import Answer, compiled
+from tasks.prediction.compiled import Answer, make_answer
 from tasks.prediction.inputs import Source, find_sources, printable, refuse_pictures_for, start_hashing, unchanged
 from tasks.prediction.parts import Part, RefusedRowError, begin, flush, locked_folder, publish, read_part, write_part
 from tasks.prediction.progress import Done, Report, summary
@@ -81,7 +81,7 @@ def predict(
         refuse_pictures_for(model, sources)
         refuse_unusable_inputs(model)
         most = call_rows(model)
-        call = compiled(model, most, at_once=sum(source.size for source in sources) > CHUNK_BYTES)
+        call = make_answer(model, most, at_once=sum(source.size for source in sources) > CHUNK_BYTES)
         done = Done()
         with unchanged(sources) as stamp:
             checksums = start_hashing(sources)

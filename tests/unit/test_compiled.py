@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.prediction.compiled import compiled
+from tasks.prediction.compiled import compiled, make_answer
 from tasks.prediction.saved_model import LoadedModel, load_model
 from tests.support.serving import save, save_pair
 
@@ -51,3 +51,18 @@ def test_a_model_with_an_operation_that_xla_lacks_answers_all_the_same(tmp_path)
     answer, given = compiled(model, ROWS), {"x": np.arange(ROWS, dtype=np.float32)}
     for _ in range(2):
         assert answer(given)["output"][:, 0].tolist() == given["x"].tolist()
+
+
+def test_a_first_call_that_fails_for_zeros_stops_nothing(tmp_path):
+    import tensorflow as tf
+
+    def compute(x):
+        with tf.control_dependencies([tf.debugging.assert_positive(x)]):
+            return {"output": tf.identity(x)[:, None]}
+
+    model = load_model(save(tf.Module(), tmp_path / "a", compute, [tf.TensorSpec([None], name="x")]), "a", "v0.0.1")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        model.answer({"x": np.zeros(1, np.float32)})
+    given = {"x": np.arange(1, ROWS + 1, dtype=np.float32)}
+    answer = make_answer(model, ROWS, at_once=True)
+    assert answer(given)["output"][:, 0].tolist() == given["x"].tolist()
