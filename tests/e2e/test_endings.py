@@ -13,7 +13,7 @@ import pytest
 from dvc.repo import Repo
 
 from orchestration.workspace_lock import exclusive_workspace
-from tests.support.processes import wait_for
+from tests.support.processes import wait_for, words_of
 from tests.support.waiting import WAITING, hold, make_it_wait
 from tests.support.workspaces import DVC, PIPELINE, contents, edit_params
 
@@ -94,7 +94,7 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 def stage_of(process: psutil.Process) -> psutil.Process:
     """Return the process of the stage that a `dvc repro` runs."""
-    return next(child for child in process.children(recursive=True) if "flows.ingest" in child.cmdline())
+    return next(child for child in process.children(recursive=True) if "flows.ingest" in words_of(child))
 
 
 def send(process: psutil.Process, number: int) -> None:
@@ -153,7 +153,7 @@ def test_a_fork_server_that_is_killed_costs_its_stages_alone(start, small, setti
     outputs = contents(OUTPUTS[TRAINING])
     process = start([*PIPELINE, TRAINING], own_server=False)
     processes = family(process)
-    [server] = [child for child in process.children() if "multiprocessing.forkserver" in " ".join(child.cmdline())]
+    [server] = [child for child in process.children() if "multiprocessing.forkserver" in " ".join(words_of(child))]
     server.kill()
     assert not psutil.wait_procs(processes, timeout=90)[1]
     assert process.wait() == 1

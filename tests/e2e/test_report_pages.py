@@ -22,6 +22,7 @@ from datasets import get_dataset
 from runtime.errors import UserError
 from tasks.report.build import report
 from tasks.report.formatting import duration, number
+from tests.support.processes import words_of
 from tests.support.workspaces import edit_params
 
 pytestmark = pytest.mark.xdist_group("report")  # one browser for all
@@ -314,7 +315,7 @@ def test_ctrl_c_gets_one_message_and_leaves_the_report_and_no_process(small, set
     with subprocess.Popen(command, cwd=small, env=settings, start_new_session=True, **pipes) as process:
         family = psutil.Process(process.pid)
         deadline = time.monotonic() + 120
-        while not (drawing := [child for child in family.children() if "spawn_main" in str(child.cmdline())]):
+        while not (drawing := [child for child in family.children() if "spawn_main" in str(words_of(child))]):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does

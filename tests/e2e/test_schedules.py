@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from orchestration.prefect import registration
 from orchestration.prefect.server import start_server, stop
 from runtime.errors import UserError
-from tests.support.processes import wait_for
+from tests.support.processes import wait_for, words_of
 from tests.support.servers import open_ui, sign_in
 from tests.support.waiting import hold, make_it_wait, wait_until_it_waits
 from tests.support.workspaces import DVC, ROOT, make_workspace
@@ -144,7 +144,7 @@ def test_a_run_that_nobody_takes_is_late_and_a_cancelled_one_leaves_no_process(s
                         found.append(process)
                 except psutil.Error:
                     continue
-            return [process for process in found if "flows.ui" not in process.cmdline()]
+            return [process for process in found if "flows.ui" not in words_of(process)]
 
         wait_for(lambda: state()["name"] == "Late", state)
         idle = {process.pid for process in processes()}

@@ -20,6 +20,7 @@ import websockets
 from prefect.settings import PREFECT_HOME, temporary_settings
 
 from orchestration.prefect.server import SECRET, start_server, stop
+from tests.support.processes import words_of
 from tests.support.servers import open_ui, serve, sign_in
 from tests.support.workspaces import DVC, MIGRATED, ROOT, make_workspace
 
@@ -143,7 +144,7 @@ def test_only_this_user_can_read_the_secret(ui, small_workspace):
     if os.geteuid() == 0:
         with pytest.raises(EOFError):  # nothing was read there
             as_another_user(secret.read_text)
-    words = [word for process in psutil.Process().children(recursive=True) for word in process.cmdline()]
+    words = [word for process in psutil.Process().children(recursive=True) for word in words_of(process)]
     assert not any(secret.read_text() in word for word in words)
     assert secret.read_text() not in (small_workspace / "ui.log").read_text()
 

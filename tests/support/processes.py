@@ -1,8 +1,10 @@
-"""Waiting for what another process does."""
+"""Waiting for what another process does, and finding it."""
 
 import time
 from collections.abc import Callable
 from typing import Any
+
+import psutil
 
 
 def wait_for(look: Callable[[], Any], told: Callable[[], object] | str = "", seconds: float = 240) -> Any:
@@ -18,3 +20,11 @@ def wait_for(look: Callable[[], Any], told: Callable[[], object] | str = "", sec
         assert time.monotonic() < deadline, f"waited in vain: {told() if callable(told) else told}"
         time.sleep(0.2)
     return found
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Return the command line of a process; nothing where it has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -11,7 +11,7 @@ import psutil
 
 from orchestration.prefect.server import free_port
 from orchestration.prefect.ui_processes import MARK
-from tests.support.processes import wait_for
+from tests.support.processes import wait_for, words_of
 from tests.support.waiting import hold, wait_until_it_waits
 
 SECONDS = 240  # a test waits at most so long for anything
@@ -82,7 +82,7 @@ class Ui:
             "supervisor": "orchestration.prefect.server",
             "guard": "orchestration.prefect.ui_processes",
         }[part]
-        return next(process.pid for process in processes(self.workspace) if word in process.cmdline())
+        return next(process.pid for process in processes(self.workspace) if word in words_of(process))
 
     def wait(self) -> int:
         return self.process.wait(timeout=SECONDS)
