@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestration.search import work
 from tasks.search.proposals import propose, seed_of
 from tasks.search.records import FinalRecord, TrialRecord
 from tasks.search.results import best_trials, importance, rank, trials_table
@@ -86,3 +87,18 @@ def test_a_failed_trial_is_neither_the_best_nor_in_its_way():
     assert table["best"].tolist()[1:] == [0.5, 0.5]
     assert math.isnan(table["best"][0])
     assert importance([record(0, {}, None)], SPACE, "loss") == {}
+
+
+@pytest.mark.parametrize(
+    "longer",
+    [
+        {"build": {"hidden": [100, 100]}},
+        {"build": {"hidden": [50] * 5}},
+        {"fit": {"epochs": 20, "batch_size": 32}},
+        {"fit": {"epochs": 10, "batch_size": 16}},
+    ],
+)
+def test_a_training_with_more_epochs_steps_or_weights_is_expected_to_take_longer(longer):
+    recipe = {"build": {"hidden": [50, 50]}, "fit": {"epochs": 10, "batch_size": 32}}
+    assert work(recipe) < work({**recipe, **longer})
+    assert work({**recipe, "build": {"filters": [4]}}) > 0  # of a network without hidden layers
