@@ -63,7 +63,7 @@ test-rest: $(READY) ## what `make test` leaves out, and the property tests with 
 test-all: $(READY) ## every test
 	$(PYTEST) --numprocesses $(WORKERS) --durations 25
 
-bench: $(READY) ## time every fit, prediction, the server and search against bare ones (over an hour)
+bench: $(READY) ## time every fit, prediction, the server and search against bare ones (over 90 minutes)
 	$(BIN)/dvc repro --quiet prepare
 	$(BIN)/python -m benchmarks
 

@@ -1,5 +1,7 @@
 """A search as its user runs it: killed, interrupted, with several workers, as a stage of DVC; and applied."""
 
+import csv
+import io
 import json
 import os
 import signal
@@ -89,6 +91,18 @@ def test_it_says_how_far_it_is_and_what_it_has_found(undisturbed):
     assert winner["valid"]["loss"] == metrics["finalists"][0]["mean"]
     assert len(winner["tests"]) == 2
     assert "test" in names
+
+
+@pytest.mark.rotates
+def test_of_the_trials_of_a_round_the_longest_is_trained_first(fresh, settings):
+    put_search(fresh, trials=2, finalists=1, seeds=[1], seed=0)
+    search(fresh, settings, "--jobs", "1")
+    table = csv.DictReader(io.StringIO(results(fresh)["trials.csv"].decode()))
+    # Both have the same epochs and batches, and at most two hidden layers.
+    first, second = (int(row["build.hidden.units"]) ** 2 * (int(row["build.hidden.layers"]) == 2) for row in table)
+    assert first < second
+    written = records(fresh)
+    assert written["trial-0001"] < written["trial-0000"]
 
 
 @pytest.mark.rotates
