@@ -200,13 +200,26 @@ class DatasetParams(Section):
 class Compile(Section):
     """The arguments of `keras.Model.compile`."""
 
-    optimizer: Literal["sgd", "adam"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # of adamw: by learning rate x this
     schedule: Literal["constant", "cosine"] = "constant"  # cosine: falls to 0 over all epochs
+    warmup: Annotated[float, Field(gt=0, lt=1)] | None = None  # share of the steps in which a cosine rate rises first
     average: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of a moving average of the weights
     loss: Loss
+    label_smoothing: Annotated[float, Field(gt=0, lt=1)] | None = None  # share of a label given to all classes
     loss_weights: dict[Name, Weight] | None = None  # by output; None: each counts once
     metrics: list[Metric] = Field([], max_length=MAX_ENTRIES)  # in addition to the task's primary metric
+
+    @model_validator(mode="after")
+    def options_fit_each_other(self) -> "Compile":
+        if (self.weight_decay is None) == (self.optimizer == "adamw"):
+            raise ValueError(f"optimizer adamw needs weight_decay, and no other takes it; it is {self.optimizer!r}")
+        if self.warmup and self.schedule != "cosine":
+            raise ValueError(f"warmup needs the schedule 'cosine', which is {self.schedule!r}")
+        if self.label_smoothing and self.loss != "categorical_crossentropy":
+            raise ValueError(f"label_smoothing needs the loss 'categorical_crossentropy', which is {self.loss!r}")
+        return self
 
 
 class EarlyStopping(Section):

@@ -16,6 +16,7 @@ import keras
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
+from models.common.augmentation import Augmentation, MeanOfMirrored, picture_layers
 from models.common.layers import DepthPool
 from models.common.outputs import Shapes
 
@@ -44,6 +45,8 @@ def build(
     global_pool: bool = False,
     activation: str = "relu",
     output_activation: str = "linear",
+    mirror: bool = False,
+    augment: Augmentation | None = None,
 ) -> keras.Model:
     """Return a network from an image [batch, height, width, channels] to [batch, outputs], float32.
 
@@ -57,6 +60,8 @@ def build(
         global_pool: average each feature map instead of flattening them.
         activation: of the convolutions and hidden layers.
         output_activation: of the output layer.
+        mirror: beyond training, average a picture and its mirror image before the output layer.
+        augment: how pictures are changed in training; None: not.
 
     Raises:
         ValueError: there is not exactly one input, an image.
@@ -64,7 +69,7 @@ def build(
     if len(inputs) != 1 or len(next(iter(inputs.values()))) != 3:
         raise ValueError(f"a cnn has one input [height, width, channels], got {inputs}")
     [(input_name, shape)] = inputs.items()
-    layers = [keras.Input(shape, name=input_name)]
+    layers = [keras.Input(shape, name=input_name), *picture_layers(augment, mirror)]
     for number, block in enumerate(blocks, start=1):
         for repetition in range(1, block.get("convolutions", 1) + 1):
             layers.append(
@@ -90,5 +95,7 @@ def build(
         layers.append(dense)
         if dropout:
             layers.append(keras.layers.Dropout(dropout, name=f"dropout_{number}"))
+    if mirror:
+        layers.append(MeanOfMirrored(name="mean_of_mirrored"))
     layers.append(keras.layers.Dense(outputs, activation=output_activation, name="output"))
     return keras.Sequential(layers, name=name)

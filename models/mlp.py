@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import keras
 
+from models.common.augmentation import Augmentation, MeanOfMirrored, picture_layers
 from models.common.layers import PiecewiseLinear
 from models.common.outputs import Shapes
 
@@ -29,6 +30,8 @@ def build(
     output_activation: str = "linear",
     bins: int = 0,
     dropout: float = 0.0,
+    mirror: bool = False,
+    augment: Augmentation | None = None,
 ) -> keras.Model:
     """Return a network from one input [batch, ...] to [batch, outputs], float32.
 
@@ -42,16 +45,21 @@ def build(
         output_activation: of the output layer.
         bins: of each column, for a piecewise linear encoding in place of a Normalization layer; 0: none.
         dropout: share of the outputs of a hidden layer that is dropped in training.
+        mirror: of pictures; beyond training, average a picture and its mirror image before the output layer.
+        augment: how pictures are changed in training; None: not.
 
     Raises:
-        ValueError: there is not exactly one input, `bins` is below 0, or `dropout` is not from 0 to below 1.
+        ValueError: there is not exactly one input, `bins` is below 0, `dropout` is not from 0 to below 1, or `mirror`
+            or `augment` is for no pictures.
     """
     if len(inputs) != 1:
         raise ValueError(f"an mlp has one input, got {', '.join(inputs)}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout}, expected from 0 to below 1")
     [(input_name, shape)] = inputs.items()
-    layers = [keras.Input(shape, name=input_name)]
+    if (mirror or augment) and len(shape) < 2:
+        raise ValueError("mirror and augment are for pictures, and the input is a row of numbers")
+    layers = [keras.Input(shape, name=input_name), *picture_layers(augment, mirror)]
     if len(shape) > 1:
         layers.append(keras.layers.Flatten(name="flatten"))
     if bins:
@@ -62,5 +70,7 @@ def build(
         layers.append(keras.layers.Dense(units, activation=activation, name=f"hidden_{number}"))
         if dropout:
             layers.append(keras.layers.Dropout(dropout, name=f"dropout_{number}"))
+    if mirror:
+        layers.append(MeanOfMirrored(name="mean_of_mirrored"))
     layers.append(keras.layers.Dense(outputs, activation=output_activation, name="output"))
     return keras.Sequential(layers, name=name)

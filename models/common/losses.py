@@ -13,5 +13,8 @@ def half_squared_error(y_true, y_pred):
 OWN = {"half_squared_error": half_squared_error}
 
 
-def get_loss(name: str):
+def get_loss(name: str, label_smoothing: float | None = None):
+    """Return a loss. label_smoothing: of categorical_crossentropy, the share of a label that all classes get."""
+    if label_smoothing:
+        return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
     return OWN.get(name) or keras.losses.get(name)

@@ -155,7 +155,7 @@ def compile_model(model: keras.Model, params: ModelParams, outputs: list[str], s
         at_once = 1  # the profiler counts calls, a fused epoch is one, and several devices take a batch at a time
     model.compile(
         optimizer=make_optimizer(params.compile, steps * params.fit.epochs),
-        loss=broadcast_target(get_loss(params.compile.loss), outputs),
+        loss=broadcast_target(get_loss(params.compile.loss, params.compile.label_smoothing), outputs),
         loss_weights=params.compile.loss_weights if len(outputs) > 1 else None,
         metrics=metrics_of(params, outputs),
         steps_per_execution=at_once,
@@ -256,12 +256,24 @@ def make_reproducible(seed: int) -> None:
 
 
 def make_optimizer(recipe: Compile, steps: int) -> keras.optimizers.Optimizer:
-    """Return the optimizer of a recipe. steps: of the whole training, over which a cosine schedule falls to 0."""
+    """Return the optimizer of a recipe.
+
+    Args:
+        recipe: the optimizer, its rate and its schedule.
+        steps: of the whole training. A cosine schedule rises for a share of them, if wanted, and then falls to 0.
+    """
     rate: Any = recipe.learning_rate
     if recipe.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    average = {"use_ema": True, "ema_momentum": recipe.average} if recipe.average else {}
-    return {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[recipe.optimizer](learning_rate=rate, **average)
+        rises = {}
+        if recipe.warmup:
+            rises = {"warmup_target": rate, "warmup_steps": max(1, round(recipe.warmup * steps))}
+        first = 0.0 if rises else rate
+        rate = keras.optimizers.schedules.CosineDecay(first, max(1, steps - rises.get("warmup_steps", 0)), **rises)
+    more: dict[str, Any] = {"use_ema": True, "ema_momentum": recipe.average} if recipe.average else {}
+    if recipe.optimizer == "adamw":
+        more["weight_decay"] = recipe.weight_decay
+    makes = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
+    return makes[recipe.optimizer](learning_rate=rate, **more)
 
 
 def metrics_of(params: ModelParams, outputs: list[str]) -> Any:

@@ -34,7 +34,7 @@ TARGETS = {"class": "class", "one-hot": "one_hot"}
 
 # The bytes of a number, and how many numbers an optimizer keeps for each weight.
 BYTES = 4
-SLOTS = {"sgd": 0, "adam": 2}
+SLOTS = {"sgd": 0, "adam": 2, "adamw": 2}
 # Building a network without its weights takes milliseconds, but hours for a million layers.
 MAX_BUILD_SECONDS = 120
 

@@ -15,8 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from models.common.augmentation import Augment
 from models.common.outputs import broadcast_target, network_input
-from models.common.weights import seed_generators
+from models.common.weights import all_layers, seed_generators
 from tasks.data.examples import Columns, Examples, join
 from tasks.data.schema import BATCH_ROWS, GROUP_ROWS
 from tasks.data.streaming import Split, Stream
@@ -40,6 +41,9 @@ class EpochOrder(keras.callbacks.Callback):
         rng = np.random.default_rng([self.seed, epoch, 1])
         for generator in seed_generators(self.model):  # Keras saves no state of theirs
             generator.state.assign(rng.integers(0, 2**31, generator.state.shape))
+        for layer in all_layers(self.model):
+            if isinstance(layer, Augment):
+                layer.epoch.assign(epoch)
 
     def windows(self, epoch: int) -> Iterator[tuple[list[int], np.ndarray]]:
         """Yield the windows of an epoch: the row groups of each, and the permutation of their rows.

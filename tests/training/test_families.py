@@ -16,6 +16,21 @@ SMALL: dict[str, tuple[str, dict[str, object]]] = {
     "wide_deep": ("housing_wide_deep_aux", {}),
     "wide_deep_subclassed": ("housing_wide_deep_subclassed", {}),
     "cnn": ("fashion_cnn", {"build__blocks": [{"filters": 4, "kernel": 3}], "build__hidden": [8]}),
+    "resnet": (
+        "fashion_cnn",
+        {
+            "family": "resnet",
+            "build": {
+                "stem": 4,
+                "stages": [4, 8],
+                "outputs": 10,
+                "output_activation": "softmax",
+                "dropout": 0.2,
+                "mirror": True,
+                "augment": {"shift": 1, "flip": True, "erase": 4},
+            },
+        },
+    ),
     "feature_extractors": ("multi_input_cnn", {"build__filters": [4, 2]}),
 }
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from config import paths
-from config.params import load_params
+from config.params import Compile, load_params
 from runtime.errors import UserError
 from tasks.data.examples import read_examples
 from tasks.data.schema import read_schema
-from tasks.training.fit import Fitted
+from tasks.training.fit import Fitted, make_optimizer
 from tasks.training.recipe_checks import check_recipe
 from tests.support.training import train as fit_model
 from tests.support.workspaces import edit_params
@@ -28,7 +28,7 @@ def same_weights(one: keras.Model, other: keras.Model) -> bool:
     return all(map(np.array_equal, one.get_weights(), other.get_weights()))
 
 
-@pytest.mark.parametrize("name", ["fashion_mlp", "housing_wide_deep_subclassed", "tiny_cnn"])
+@pytest.mark.parametrize("name", ["fashion_mlp", "housing_wide_deep_subclassed", "tiny_cnn", "tiny_resnet"])
 def test_epochs_in_two_goes_give_the_same_weights_and_history_as_in_one(prepared, name):
     """As 30 and 5 epochs against 35: Adam's moments, the order of the rows and Dropout's draws included."""
     edit_params(
@@ -36,6 +36,7 @@ def test_epochs_in_two_goes_give_the_same_weights_and_history_as_in_one(prepared
         models__housing_wide_deep_subclassed__fit={"epochs": 5, "batch_size": 32, "loss_ratio": True},
         models__housing_wide_deep_subclassed__compile__average=None,
         models__tiny_cnn=tiny_cnn(prepared),
+        models__tiny_resnet=tiny_resnet(prepared),
     )
     edit_params(prepared, **{f"models__{name}__fit__epochs": 5})
     in_one = train(name)
@@ -54,6 +55,13 @@ def tiny_cnn(workspace: Path) -> dict:
     model["build"]["blocks"] = [{"filters": 4, "kernel": 3}]
     model["build"]["hidden"] = [8]
     return {**model, "fit": {"epochs": 1, "batch_size": 32}}
+
+
+def tiny_resnet(workspace: Path) -> dict:
+    """Return the parameters of a small network that changes its pictures in training."""
+    build = {"stem": 4, "stages": [4, 8], "outputs": 10, "output_activation": "softmax", "mirror": True}
+    augment = {"shift": 1, "flip": True, "erase": 4}
+    return {**tiny_cnn(workspace), "family": "resnet", "build": {**build, "augment": augment}}
 
 
 def test_training_starts_anew_when_the_recipe_changed_or_fewer_epochs_are_asked(prepared, caplog):
@@ -181,6 +189,29 @@ def test_a_cosine_schedule_ends_at_zero(prepared):
     assert float(train("housing_mlp").model.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
 
 
+def test_a_rate_with_warmup_rises_to_that_of_the_recipe_and_falls_to_zero():
+    recipe = Compile(
+        optimizer="adamw", learning_rate=0.5, weight_decay=0.1, schedule="cosine", warmup=0.2, loss="huber"
+    )
+    optimizer = make_optimizer(recipe, 100)
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 10, 20, 60, 100)]
+    np.testing.assert_allclose(rates, [0, 0.25, 0.5, 0.25, 0], atol=1e-6)
+    assert optimizer.weight_decay == 0.1
+
+
+def test_smoothed_labels_keep_a_network_from_being_certain(prepared):
+    edit_params(
+        prepared,
+        models__iris_mlp__target="one_hot",
+        models__iris_mlp__compile__loss="categorical_crossentropy",
+        models__iris_mlp__fit={"epochs": 60, "batch_size": 8},
+    )
+    valid = read_examples(load_params().model("iris_mlp"), "valid")
+    certain = train("iris_mlp").model.predict(valid.x, verbose=0).max()
+    edit_params(prepared, models__iris_mlp__compile__label_smoothing=0.3)
+    assert train("iris_mlp").model.predict(valid.x, verbose=0).max() < 0.9 < certain
+
+
 def test_averaged_weights_are_what_training_ends_with(prepared):
     edit_params(prepared, models__housing_mlp__compile__average=0.999999)  # hardly leaves where it began
     averaged = train("housing_mlp")
@@ -234,6 +265,13 @@ def test_one_hot_labels_give_the_same_loss_as_class_numbers(prepared):
             r"resume and early_stopping exclude each other",
         ),
         ("housing_mlp", {"fit__resume": True}, "average and fit.resume exclude each other"),
+        ("housing_mlp", {"compile__optimizer": "adamw"}, "adamw needs weight_decay"),
+        ("housing_mlp", {"compile__weight_decay": 0.1}, "no other takes it"),
+        ("housing_mlp", {"compile__warmup": 0.1}, "warmup needs the schedule 'cosine'"),
+        ("iris_mlp", {"compile__label_smoothing": 0.1}, "needs the loss 'categorical_crossentropy'"),
+        ("iris_mlp", {"build__mirror": True}, "are for pictures, and the input is a row of numbers"),
+        ("fashion_cnn", {"build__augment": {"shift": 40}}, "shift is 40 pixels, and the picture has 28 x 28"),
+        ("fashion_cnn", {"build__augment": {"turn": 40}}, "turn"),
         ("housing_mlp", {"fit__profile_batches": [4, 2]}, "the first, 4, is behind the last"),
     ],
 )

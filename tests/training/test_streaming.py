@@ -22,6 +22,7 @@ from tasks.training.shuffling import EpochOrder, block_rows, shuffled_blocks
 from tests.support.workspaces import edit_params
 
 GROUP = 64
+FEW = {"epochs": 2, "batch_size": 32}
 
 
 @pytest.fixture
@@ -89,12 +90,18 @@ def test_blocks_from_disk_are_those_from_memory(small_groups, block):
         pytest.param("housing_wide_deep_aux", "batches", marks=pytest.mark.slow),
         pytest.param("multi_input_cnn", "graph", marks=pytest.mark.slow),
         pytest.param("multi_input_cnn", "batches", marks=pytest.mark.slow),
+        pytest.param("fashion_cnn", "graph", marks=pytest.mark.slow),
+        pytest.param("fashion_cnn", "batches", marks=pytest.mark.slow),
     ],
 )
 def test_a_model_trained_and_measured_from_disk_is_that_from_memory(small_groups, tmp_path, name, execution):
     edit_params(small_groups, **{f"models__{name}__compile__average": None})
     if name == "multi_input_cnn":
         edit_params(small_groups, **{f"models__{name}__fit__class_weight": "balanced"})
+    if name == "fashion_cnn":
+        build = {"blocks": [{"filters": 4, "kernel": 3}], "hidden": [8], "outputs": 10, "output_activation": "softmax"}
+        build |= {"mirror": True, "augment": {"shift": 2, "flip": True, "erase": 6}}
+        edit_params(small_groups, models__fashion_cnn__build=build, models__fashion_cnn__fit=FEW)
     params = load_params()
     recipe, schema = params.model(name), read_schema(params.model(name).dataset)
     hardware = params.hardware.model_copy(update={"execution": execution, "precision": "float32"})
