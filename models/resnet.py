@@ -53,7 +53,8 @@ def build(
     if min(shape[:2]) < 2 ** len(stages):
         raise ValueError(f"{len(stages)} stages halve a picture of {shape[0]} x {shape[1]} too often")
     given = keras.Input(shape, name=input_name)
-    maps = keras.layers.Normalization(name=f"normalize_{input_name}")(given)
+    # Keras cannot adapt the layer in another precision.
+    maps = keras.layers.Normalization(name=f"normalize_{input_name}", dtype="float32")(given)
     for layer in picture_layers(augment, mirror):
         maps = layer(maps)
     maps = keras.layers.Conv2D(stem, 3, padding="same", activation=activation, name="stem")(maps)

@@ -62,3 +62,14 @@ def adapt_normalization(model: keras.Model, inputs: dict[str, Any]) -> None:
         for layer in model.layers:
             if layer.name == f"normalize_{name}":
                 layer.adapt(rows)
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Give `target`, a network of the same layers, the weights of `source`.
+
+    A Normalization layer computes with values that Keras derives from its weights only when it is told to.
+    """
+    target.set_weights(source.get_weights())
+    for layer in all_layers(target):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()

@@ -17,7 +17,7 @@ from config.params import Compile, Hardware, ModelParams
 from models.common.losses import get_loss
 from models.common.outputs import MAIN_OUTPUT, broadcast_target
 from models.common.registry import build_model, output_shapes
-from models.common.weights import adapt_normalization, draw_weights
+from models.common.weights import adapt_normalization, copy_weights, draw_weights
 from tasks.data.schema import GROUP_ROWS
 from tasks.data.streaming import Split, raise_read_errors
 from tasks.training.callbacks import EpochClock, LossRatio, ProgressLog, StopOnNonFiniteLoss
@@ -122,7 +122,7 @@ def fit(
         )
     if trained is not model:
         compile_model(model, params, outputs, steps, execution)
-        model.set_weights(trained.get_weights())
+        copy_weights(trained, model)
     logged = read_history(checkpoints) if checkpoints and params.fit.resume else history.history
     plain = {plain_name(metric): values for metric, values in logged.items()}
     return Fitted(model, plain, precision, why, execution, clock.ends)
