@@ -74,7 +74,7 @@ def fit_as_tutorial(
     """
     keras.utils.set_random_seed(params.seed)
     shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
-    model = build_model(recipe.family, shapes, name, recipe.build)
+    model = build_model(recipe.family, shapes, name, recipe.build, train_rows=train.rows)
     adapt_normalization(model, train.inputs)
     outputs = list(output_shapes(model, shapes))
     settings = (
@@ -187,7 +187,7 @@ def main() -> None:
 def multiply_adds(recipe: ModelParams, train: Examples) -> int:
     """Return the multiplications of a forward pass of one row through the Dense and Conv2D layers."""
     shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
-    model = build_model(recipe.family, shapes, "counted", recipe.build)
+    model = build_model(recipe.family, shapes, "counted", recipe.build, train_rows=train.rows)
     total = 0
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dense):

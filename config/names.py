@@ -8,6 +8,9 @@ import ast
 from functools import lru_cache
 from pathlib import Path
 
+# Arguments of a family's `build` that params.yaml does not have.
+GIVEN_BY_CODE = ("inputs", "name", "train_rows")
+
 
 @lru_cache(maxsize=128)
 def parsed(text: str) -> ast.Module | None:
@@ -58,10 +61,10 @@ def build_arguments(root: Path, family: str) -> dict[str, bool] | None:
         return None
     positional = [argument.arg for argument in (*given.posonlyargs, *given.args)]
     required = positional[: len(positional) - len(given.defaults)]
-    arguments = {name: name in required for name in positional[2:]}  # after the inputs and the network's name
-    return arguments | {
+    arguments = {name: name in required for name in positional} | {
         argument.arg: default is None for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
     }
+    return {name: needed for name, needed in arguments.items() if name not in GIVEN_BY_CODE}
 
 
 def definitions(root: Path, dictionary: str) -> list[str] | None:

@@ -297,6 +297,7 @@ class ModelParams(Section):
     build: Arguments = Field(default={})  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
+    seeds: list[Seed] | None = Field(None, min_length=2, max_length=MAX_ENTRIES)  # of an ensemble: a network for each
     export: list[ExportFormat] = Field(default=[], max_length=MAX_ENTRIES)  # formats besides the SavedModel
     probes: dict[str, dict[str, Number]] = Field(default={})  # label: a row in raw units, for an example prediction
 
@@ -342,6 +343,10 @@ class ModelParams(Section):
     @model_validator(mode="after")
     def recipe_fits_task(self) -> "ModelParams":
         check_recipe_fits(self.task, self.compile, self.fit)
+        if self.seeds and len({*self.seeds}) < len(self.seeds):
+            raise ValueError("seeds has one twice: these two networks would be the same")
+        if self.seeds and self.fit.early_stopping:
+            raise ValueError("seeds and early_stopping exclude each other: all networks are trained equally long")
         return self
 
 

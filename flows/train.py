@@ -29,13 +29,13 @@ def train(model: str) -> None:
     from tasks.data.normalization import read_normalization_task
     from tasks.data.schema import read_schema_task
     from tasks.data.streaming import open_split_task
-    from tasks.evaluation.evaluate import evaluate_task
+    from tasks.evaluation.evaluate import evaluate_members_task, evaluate_task
     from tasks.publishing.architecture import write_network_task
     from tasks.publishing.export import describe_origin, export_task, sample_outputs, verify_export_task
     from tasks.publishing.formats import convert_task
     from tasks.publishing.model_card import write_card_task
     from tasks.publishing.run_record import Stopwatch, describe_metrics, describe_run, write_record_task
-    from tasks.training.fit import fit_task
+    from tasks.training.ensemble import fit_model_task
     from tasks.training.recipe_checks import check_recipe_task
     from tasks.training.tensorboard_logs import run_logs
 
@@ -47,17 +47,17 @@ def train(model: str) -> None:
         memory = memory_limit(params.hardware)
         examples = {split: open_split_task(recipe, split, memory) for split in ("train", "valid")}
         watch.lap("read")
-        fitted = fit_task(
+        trained = fit_model_task(
             model,
             recipe,
             params.seed,
             params.hardware,
-            examples["train"],
-            examples["valid"],
+            examples,
             network=network_name(model, schema.source),
             logs=logs,
             checkpoints=paths.checkpoints_folder(model),
         )
+        fitted = trained.whole
         watch.lap("fit")
         export_task(fitted.model, recipe, normalization, describe_origin(model, recipe, schema, params.seed), folder)
         formats = convert_task(recipe.export, folder)
@@ -67,9 +67,11 @@ def train(model: str) -> None:
         write_network_task(fitted.model, examples["valid"], folder)
         watch.lap("export")
         evaluation = evaluate_task(fitted.model, recipe, schema, memory, **examples)
+        members = {seed: member.model for seed, member in trained.members.items()}
+        alone = evaluate_members_task(members, recipe, schema, memory, examples["valid"])
         exported, probes = verified.result()
         watch.lap("evaluate")
-        measured = describe_metrics(model, recipe, params.seed, schema, fitted, evaluation, probes)
+        measured = describe_metrics(model, recipe, params.seed, schema, fitted, evaluation, probes, alone)
         write_card_task(measured, recipe, exported, folder)
         facts = describe_run(recipe, watch.began, watch.seconds(), fitted)
         write_record_task(measured, facts, fitted, evaluation, folder)

@@ -104,6 +104,7 @@ FEATURES = {
     "housing_wide": FeatureDefinition(HOUSING[:5], stack_columns),
     "housing_deep": FeatureDefinition(HOUSING[2:], stack_columns),
     "housing_with_ratios": FeatureDefinition((*HOUSING, "BedrmsPerRoom", "PeoplePerRoom"), stack_columns),
+    "housing_place": FeatureDefinition(HOUSING[6:], stack_columns),
     "petals": FeatureDefinition(("petal_length", "petal_width"), stack_columns),
     "image": FeatureDefinition(("image",), first_column),
     "image_28_grey": FeatureDefinition(("image",), lambda columns: ops.expand_dims(columns[0], -1)),

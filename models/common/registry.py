@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from pydantic import ConfigDict, ValidationError, validate_call
 
+from config.names import GIVEN_BY_CODE
 from models.common.outputs import Shapes, named_outputs, network_input
 from runtime.errors import UserError, unknown_name
 
@@ -19,7 +20,12 @@ def family_names() -> list[str]:
 
 
 def build_model(
-    family: str, inputs: Shapes, name: str, arguments: dict[str, Any], network: str | None = None
+    family: str,
+    inputs: Shapes,
+    name: str,
+    arguments: dict[str, Any],
+    network: str | None = None,
+    train_rows: int = 0,
 ) -> keras.Model:
     """Build a model without compiling it.
 
@@ -29,6 +35,7 @@ def build_model(
         name: of the model, for messages.
         arguments: of the family's `build`.
         network: the name of the network; None: `name`.
+        train_rows: rows of the train split, for a family that keeps them.
 
     Raises:
         UserError: the family is unknown, or its `build` refuses an argument.
@@ -36,13 +43,15 @@ def build_model(
     if family not in family_names():
         raise unknown_name("family", family, family_names(), f"models.{name}.family, the files of models/")
     build = import_module(f"models.{family}").build
-    valid = list(inspect.signature(build).parameters)[2:]
+    takes = inspect.signature(build).parameters
+    valid = [argument for argument in takes if argument not in GIVEN_BY_CODE]
     for argument in arguments:
         if argument not in valid:
             raise unknown_name(f"parameter models.{name}.build", argument, valid, "Valid here")
     try:
         typed_build = validate_call(config=ConfigDict(strict=True))(build)
-        return typed_build(inputs, network or name, **arguments)
+        given = {"train_rows": train_rows} if "train_rows" in takes else {}
+        return typed_build(inputs, network or name, **given, **arguments)
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise UserError(f"params.yaml: models.{name}.build: {'; '.join(faults)}.") from None

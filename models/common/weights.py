@@ -5,6 +5,9 @@ from random import Random
 from typing import Any
 
 import keras
+import numpy as np
+
+from models.common.neighbours import Neighbours
 
 
 def draw_weights(model: keras.Model, seed: int) -> None:
@@ -62,6 +65,19 @@ def adapt_normalization(model: keras.Model, inputs: dict[str, Any]) -> None:
         for layer in model.layers:
             if layer.name == f"normalize_{name}":
                 layer.adapt(rows)
+
+
+def adapt_neighbours(model: keras.Model, inputs: dict[str, np.ndarray], target: np.ndarray) -> None:
+    """Give every layer that looks up train rows its table.
+
+    Args:
+        model: the network.
+        inputs: the rows of each input, by name.
+        target: float32 [rows, 1].
+    """
+    for layer in model.layers:
+        if isinstance(layer, Neighbours):
+            layer.adapt(inputs["features"], inputs["place"], target)
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:

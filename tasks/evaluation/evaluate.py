@@ -63,6 +63,22 @@ def evaluate(
     return measure(model, params, schema, {"train": train, "valid": valid, "test": test})
 
 
+def evaluate_members(
+    members: Mapping[int, keras.Model], params: ModelParams, schema: PreparedSchema, memory: int, valid: Split
+) -> dict[int, dict[str, dict[str, float]]]:
+    """Return the metrics of each network of an ensemble on valid and test, by its seed.
+
+    Args:
+        members: compiled with the loss of the recipe.
+        params: the recipe.
+        schema: of the prepared data.
+        memory: bytes; a larger test split is streamed from disk.
+        valid: its rows.
+    """
+    splits = {"valid": valid, "test": open_split(params, "test", memory)} if members else {}
+    return {seed: measure(model, params, schema, splits).metrics for seed, model in members.items()}
+
+
 def measure(model: keras.Model, params: ModelParams, schema: PreparedSchema, splits: Mapping[str, Split]) -> Evaluation:
     """Measure a model on some splits.
 
@@ -130,3 +146,4 @@ def write_predictions(predictions: pd.DataFrame, folder: Path) -> None:
 
 
 evaluate_task = task(evaluate)
+evaluate_members_task = task(evaluate_members)

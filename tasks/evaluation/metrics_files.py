@@ -42,10 +42,18 @@ class Parameters(OpenContract):
     trainable: NonNegativeInt
 
 
+class MemberMetrics(OpenContract):
+    """What one network of an ensemble reaches alone, on valid and test."""
+
+    seed: NonNegativeInt
+    metrics: SplitMetrics
+
+
 class ModelMetrics(OpenContract):
     """artifacts/M/metrics.json: what `train` measures, and what a rerun reproduces.
 
     per_class, slices: of the test split. probes: the exported model's answers to the example rows of the recipe.
+    members: of an ensemble; else None, and not in the file.
     """
 
     name: str
@@ -61,6 +69,7 @@ class ModelMetrics(OpenContract):
     per_class: dict[str, ClassMetrics]
     slices: dict[str, SliceMetrics]
     probes: dict[str, Number]
+    members: list[MemberMetrics] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class LectureRun(OpenContract):

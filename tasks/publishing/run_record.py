@@ -16,7 +16,7 @@ from prefect import task
 from config.params import ModelParams
 from tasks.data.schema import PreparedSchema
 from tasks.evaluation.evaluate import Evaluation, write_predictions
-from tasks.evaluation.metrics_files import ModelMetrics, Parameters, write_metrics
+from tasks.evaluation.metrics_files import MemberMetrics, ModelMetrics, Parameters, SplitMetrics, write_metrics
 from tasks.publishing.checksums import checksums
 from tasks.publishing.records import RunRecord, RunSeconds, Versions, write_run
 from tasks.training.fit import Fitted, write_history
@@ -33,6 +33,7 @@ def describe_metrics(
     fitted: Fitted,
     evaluation: Evaluation,
     probes: dict[str, float],
+    members: dict[int, SplitMetrics],
 ) -> ModelMetrics:
     """Return the content of metrics.json.
 
@@ -44,6 +45,7 @@ def describe_metrics(
         fitted: the trained model.
         evaluation: its metrics.
         probes: its example predictions, by label.
+        members: the metrics of the networks of an ensemble, by their seed.
     """
     trainable = sum(int(keras.ops.size(weight)) for weight in fitted.model.trainable_weights)
     return ModelMetrics(
@@ -60,6 +62,7 @@ def describe_metrics(
         per_class=evaluation.per_class,
         slices=evaluation.slices,
         probes=probes,
+        members=[MemberMetrics(seed=own, metrics=metrics) for own, metrics in members.items()] or None,
     )
 
 

@@ -61,6 +61,7 @@ def summarize_network(
         probes=metrics.probes,
         notes=comparable_notes(params, metrics.name, metrics.source),
         notes_recipe=lecture_recipe.runs if lecture_recipe else None,
+        members=metrics.members,
         seconds=SummarySeconds(fit=run.seconds.fit, total=run.seconds.total) if run else None,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, TypeAdapter
 
 from tasks.data.contracts import Number, OpenContract, Source, write_contract
-from tasks.evaluation.metrics_files import LectureRun, SplitMetrics
+from tasks.evaluation.metrics_files import LectureRun, MemberMetrics, SplitMetrics
 
 FILE = "summary.json"
 
@@ -23,7 +23,8 @@ class SummaryRow(OpenContract):
     """A model or a baseline in summary.json.
 
     params: its parameters. probes: its example predictions. notes: what the lecture notes print for it.
-    notes_recipe: its trainings by their recipe. Earlier versions can lack all but name, source and metrics.
+    notes_recipe: its trainings by their recipe. members: of an ensemble, alone. Earlier versions can lack all but name,
+    source and metrics.
     """
 
     name: str
@@ -36,6 +37,7 @@ class SummaryRow(OpenContract):
     probes: dict[str, Number] = Field(default_factory=dict)
     notes: dict[str, Any] | None = None
     notes_recipe: list[LectureRun] | None = None
+    members: list[MemberMetrics] | None = Field(default=None, exclude_if=lambda value: value is None)
     seconds: SummarySeconds | None = None
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from prefect import task
 
 from config.params import Compile, Hardware, ModelParams
 from models.common.losses import get_loss
 from models.common.outputs import MAIN_OUTPUT, broadcast_target
 from models.common.registry import build_model, output_shapes
-from models.common.weights import adapt_normalization, copy_weights, draw_weights
+from models.common.neighbours import Neighbours
+from models.common.weights import adapt_neighbours, adapt_normalization, copy_weights, draw_weights
+from tasks.data.examples import join
 from tasks.data.schema import GROUP_ROWS
 from tasks.data.streaming import Split, raise_read_errors
 from tasks.training.callbacks import EpochClock, LossRatio, ProgressLog, StopOnNonFiniteLoss
@@ -87,7 +88,7 @@ def fit(
     shapes = {key: rows.shape[1:] for key, rows in train.first_rows().inputs.items()}
     check_size(name, params, shapes, train.rows)
     make_reproducible(seed)
-    model = build_model(params.family, shapes, name, params.build, network)
+    model = build_model(params.family, shapes, name, params.build, network, train.rows)
     draw_weights(model, seed)
     check_network(name, model, params, shapes)
     outputs = list(output_shapes(model, shapes))
@@ -96,7 +97,7 @@ def fit(
     trained = model
     with training_scope(precision, strategy := data_parallel()):
         if strategy or precision != "float32":
-            trained = build_model(params.family, shapes, name, params.build, network)
+            trained = build_model(params.family, shapes, name, params.build, network, train.rows)
             draw_weights(trained, seed)
             for output in outputs:
                 trained.get_layer(output).dtype_policy = "float32"  # losses and probabilities need its precision
@@ -164,11 +165,15 @@ def compile_model(model: keras.Model, params: ModelParams, outputs: list[str], s
 
 
 def adapt(model: keras.Model, train: Split) -> None:
-    """Give every layer `normalize_INPUT` of `model` the mean and variance of that input's rows.
+    """Give the layers of `model` what they take from the train rows before a training.
 
-    The sums are taken over groups of rows: more exact, and the same from memory as from disk.
+    Every layer `normalize_INPUT` gets the mean and variance of that input's rows. The sums are taken over groups of
+    rows: more exact, and the same from memory as from disk. A layer that looks up neighbours gets all rows.
     """
     adapt_normalization(model, {name: rows_in_groups(train, name) for name in train.first_rows().inputs})
+    if any(isinstance(layer, Neighbours) for layer in model.layers):
+        whole = join(list(train.parts()))
+        adapt_neighbours(model, whole.inputs, whole.target)
 
 
 def rows_in_groups(split: Split, name: str) -> Iterator[np.ndarray]:
@@ -318,4 +323,3 @@ def write_history(history: dict[str, list[float]], folder: Path) -> None:
         rows.writerows([epoch, *values] for epoch, values in enumerate(zip(*history.values(), strict=True), start=1))
 
 
-fit_task = task(fit)

@@ -128,7 +128,7 @@ def check_size(name: str, params: ModelParams, inputs: Shapes, rows: int) -> Non
         inputs: the shape of a row of each input, by name.
         rows: of the train split.
     """
-    size = network_size(name, params, inputs)
+    size = network_size(name, params, inputs, rows)
     if size is None:
         return
     copies = 2 + SLOTS[params.compile.optimizer] + bool(params.compile.average)
@@ -144,7 +144,7 @@ def check_size(name: str, params: ModelParams, inputs: Shapes, rows: int) -> Non
         )
 
 
-def network_size(name: str, params: ModelParams, inputs: Shapes) -> Size | None:
+def network_size(name: str, params: ModelParams, inputs: Shapes, rows: int) -> Size | None:
     """Return the size of a network without allocating its weights; None where it cannot be built that way.
 
     It is built in another thread. Keras keeps state by thread, so names and seeds of this thread do not change.
@@ -153,6 +153,7 @@ def network_size(name: str, params: ModelParams, inputs: Shapes) -> Size | None:
         name: of the model.
         params: its recipe.
         inputs: the shape of a row of each input, by name.
+        rows: of the train split.
 
     Raises:
         UserError: `build_model` raises it, or the network has too many layers.
@@ -163,7 +164,7 @@ def network_size(name: str, params: ModelParams, inputs: Shapes) -> Size | None:
     def build() -> None:
         try:
             with keras.StatelessScope(initialize_variables=False):
-                model = build_model(params.family, inputs, name, params.build)
+                model = build_model(params.family, inputs, name, params.build, train_rows=rows)
                 output_shapes(model, inputs)
                 sizes.append(Size(model.count_params(), sum(map(output_size, model.layers))))
         except UserError as error:

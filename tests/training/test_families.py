@@ -31,6 +31,7 @@ SMALL: dict[str, tuple[str, dict[str, object]]] = {
             },
         },
     ),
+    "neighbours": ("housing_neighbours", {"build__width": 8, "build__hidden": [8], "fit__epochs": 2}),
     "feature_extractors": ("multi_input_cnn", {"build__filters": [4, 2]}),
 }
 
