@@ -403,8 +403,21 @@ class LectureRecipe(Section):
     family: str  # likewise
     seeds: list[Seed] = Field(min_length=1, max_length=MAX_ENTRIES)
     normalizations: list[Normalization] = Field(min_length=1)  # the recipe is tried with each
+    build: Arguments = Field(default={})  # what replaces the model's
     compile: Compile
     fit: Fit
+
+
+class NeighbourColumns(Section):
+    """More columns of a baseline: the mean target of the nearest train rows, weighted by the inverse distance."""
+
+    place: str  # a feature: where a row is
+    counts: list[PositiveInt] = Field(min_length=1, max_length=MAX_ENTRIES)  # of rows, a column each
+
+    @field_validator("place")
+    @classmethod
+    def feature_exists(cls, name: str, info: ValidationInfo) -> str:
+        return known_definition("feature", "FEATURES", name, info)
 
 
 class Baseline(Section):
@@ -413,7 +426,8 @@ class Baseline(Section):
     dataset: str
     inputs: str  # a feature
     target: str
-    estimator: Literal["dummy", "perceptron", "mlp"]
+    neighbours: NeighbourColumns | None = None  # of a regression
+    estimator: Literal["dummy", "perceptron", "mlp", "gradient_boosting"]
     standardize: bool = False
     arguments: Arguments = Field(default={})  # keyword arguments of the estimator
 
@@ -450,6 +464,7 @@ class Params(Section):
     models: dict[Name, ModelParams]
     baselines: dict[Name, Baseline] = Field(default={})
     lecture_recipes: dict[str, LectureRecipe] = Field(default={})
+    leave_out: list[str] = Field([], max_length=MAX_ENTRIES)  # models that a run of the whole pipeline does not train
     notes: dict[str, ReferenceMetrics] = Field(default={})  # the published results of the lecture notes, by model
     search_spaces: dict[Name, Space] = Field(default={})  # hyperparameters that vary, by name
     search: dict[str, Search] = Field(default={})  # how a model's hyperparameters are searched
@@ -477,6 +492,9 @@ class Params(Section):
                 raise ValueError(f"baselines.{name}: there is a model of this name already")
         for name in {"baselines", "lecture_recipes", "search"} & set(self.models):
             raise ValueError(f"models.{name}: this name is taken, for a folder in {paths.ARTIFACTS}")
+        for name in self.leave_out:
+            if name not in self.models:
+                raise ValueError(f"leave_out: {unknown_name('model', name, self.models, 'Known')}")
         for name in self.notes:
             if name not in {**self.models, **self.baselines}:
                 raise ValueError(f"notes: {unknown_name('model', name, [*self.models, *self.baselines], 'Known')}")

@@ -55,6 +55,9 @@ def shorten(params: Path, epochs: int) -> None:
         if "epochs" in recipe.get("fit", {}):  # a search may vary them
             recipe["fit"]["epochs"] = min(recipe["fit"]["epochs"], epochs)
         recipe["compile"].pop("average", None)  # it averages over thousands of steps, more than there are
+    for model in values["models"].values():
+        if "seeds" in model:
+            model["seeds"] = model["seeds"][:2]
     for recipe in values.get("lecture_recipes", {}).values():
         recipe["seeds"] = recipe["seeds"][:1]
     for search in searches.values():

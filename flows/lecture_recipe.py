@@ -1,5 +1,7 @@
 """Train a model by the lecture notes' recipe with several seeds: data/raw/D -> artifacts/lecture_recipes/M."""
 
+import time
+
 from prefect import flow
 
 from config import paths
@@ -19,7 +21,8 @@ def lecture_recipe(model: str) -> None:
             "lecture recipe", model, params.lecture_recipes, f"The models in `lecture_recipe` of {paths.PARAMS}"
         )
     chosen = params.lecture_recipes[model]
-    recipe = recipe.model_copy(update={"compile": chosen.compile, "fit": chosen.fit})
+    changed = {"build": {**recipe.build, **chosen.build}, "compile": chosen.compile, "fit": chosen.fit, "seeds": None}
+    recipe = recipe.model_copy(update=changed)
 
     with quiet_stderr():
         import keras
@@ -37,6 +40,7 @@ def lecture_recipe(model: str) -> None:
 
     check_recipe_task(model, recipe)
     tail = params.dataset(recipe.dataset).tail
+    began = time.monotonic()
     with atomic_folder(paths.lecture_recipe_folder(model)) as folder:
         data = read_raw_splits_task(dataset)
         runs = [
@@ -44,7 +48,7 @@ def lecture_recipe(model: str) -> None:
             for normalization in chosen.normalizations
             for seed in chosen.seeds
         ]
-        write_lecture_recipe_task(model, data.schema, runs, folder)
+        write_lecture_recipe_task(model, data.schema, runs, time.monotonic() - began, folder)
 
 
 if __name__ == "__main__":

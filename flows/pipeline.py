@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 from pydantic import Field
 
 from config import paths
-from config.params import load_params
+from config.params import Params, load_params
 from orchestration.command_line import (
     add_executor_options,
     exit_on_user_error,
@@ -28,6 +28,7 @@ from orchestration.command_line import (
     prepare_process,
     reporting,
 )
+from orchestration.duration import estimate
 from orchestration.dvc.graph import Plan, read_plan, target_names
 from orchestration.dvc.lockfile import locked_stages, put_in_order
 from orchestration.dvc.patches import reading_instead
@@ -38,7 +39,7 @@ from orchestration.experiment import experiment, refuse_without_commits, restore
 from orchestration.prefect.server import reporting_environment
 from orchestration.prefect.task_runner import MAX_JOBS, RUNNER
 from orchestration.progress import Progress, show_progress, summary
-from orchestration.resources import Resources, is_training, resources_of
+from orchestration.resources import Machine, Resources, is_training, resources_of
 from orchestration.scheduler import Launch, run_schedule
 from orchestration.settings import override
 from orchestration.status import DONE, STATE_NAMES, StageStatus, status_of_state
@@ -113,13 +114,14 @@ def run_graph(
     """
     began = time.monotonic()
     params = load_params()
-    plan, before = read_plan(targets), locked_stages()
+    plan, before = plan_of(targets, params), locked_stages()
     statuses: dict[str, StageStatus] = {}
     futures: dict[str, PrefectFuture] = {}
     timeline = Timeline({stage: plan.needs[stage] for stage in plan.order})
     trains = may_train(plan, force)
     with show_progress(len(plan.order)) as progress, open_executor(runner, address, params, jobs, trains) as executor:
         resources = {stage: resources_of(stage, params, executor.machine) for stage in plan.order}
+        announce(plan, force, resources, executor.machine, params, progress)
 
         def start(launch: Launch) -> PrefectFuture:
             stage, needs = launch.stage, plan.needs[launch.stage]
@@ -164,6 +166,36 @@ def run_graph(
         show_metrics(message)
     if failed := [stage for stage, status in statuses.items() if status == "failed"]:
         raise PipelineFailed(f"{', '.join(failed)} failed. {message}. What did not fail is done and recorded.")
+
+
+def plan_of(targets: list[str], params: Params) -> Plan:
+    """Return the plan for `targets`; without targets, for the whole graph except for the models to leave out."""
+    plan = read_plan(targets)
+    return plan if targets else plan.without(params.leave_out)
+
+
+def announce(
+    plan: Plan,
+    force: bool,
+    resources: dict[str, Resources],
+    machine: Machine,
+    params: Params,
+    progress: Progress,
+) -> None:
+    """Say before a run which models are left out, and about how long it will take.
+
+    Args:
+        plan: of the run.
+        force: run stages even if nothing has changed.
+        resources: what each stage takes.
+        machine: where they run.
+        params: of the workspace.
+        progress: shows it.
+    """
+    expected = estimate(plan.may_run(force), resources, machine)
+    left_out = f" leave_out: {', '.join(params.leave_out)}." if params.leave_out else ""
+    if expected.seconds or expected.unknown:
+        progress.show(f"{len(plan.order)} stages, {machine.threads} threads: {expected}.{left_out}")
 
 
 def may_train(plan: Plan, force: bool) -> bool:
@@ -287,12 +319,12 @@ def main() -> int:
     prepare_process()
     with exit_on_user_error(INTERRUPTED):
         with restored_workspace():
-            load_params()
+            params = load_params()
             changed = override(given.set) if given.set else None
             if given.set and not given.dry:
                 refuse_without_commits()
             with reading_instead(paths.PARAMS, changed):
-                plan = read_plan(given.targets)
+                plan = plan_of(given.targets, params)
         if given.dry:
             show_plan(plan, given.force)
             return 0

@@ -1,7 +1,7 @@
 """The graph that DVC reads from dvc.yaml: the stages, what each needs, and which have changed."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,12 @@ class Plan:
         """Return all stages that `stage` needs, directly or not."""
         needs = set(self.needs[stage])
         return needs.union(*(self.ancestors(need) for need in needs))
+
+    def without(self, models: Collection[str]) -> "Plan":
+        """Return the plan without the stages that train or search one of `models`."""
+        left = [stage for stage in self.order if stage.partition("@")[2] not in models]
+        needs = {stage: [need for need in self.needs[stage] if need in left] for stage in left}
+        return Plan(left, needs, self.changed & {*left})
 
     def may_run(self, force: bool) -> list[str]:
         """Return the stages that have changed, or that a changed one may change; with `force`, all."""

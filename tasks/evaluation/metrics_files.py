@@ -91,6 +91,12 @@ class LectureRecipeMetrics(OpenContract):
     runs: list[LectureRun] = Field(min_length=1)
 
 
+class LectureRecipeRun(OpenContract):
+    """artifacts/lecture_recipes/M/run.json: the seconds of all trainings."""
+
+    seconds: Seconds
+
+
 class BaselineParameters(OpenContract):
     """How many numbers a baseline has learned."""
 

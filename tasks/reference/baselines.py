@@ -19,6 +19,8 @@ from tasks.data.schema import PreparedSchema, read_schema, read_split_rows
 from tasks.evaluation.metrics import classification_metrics, regression_metrics
 from tasks.evaluation.metrics_files import BaselineMetrics, BaselineParameters, write_baselines
 
+NEAR = 0.01  # degrees, added to each distance: the grid of the places
+
 
 def baseline(name: str, params: Baseline) -> tuple[BaselineMetrics, float]:
     """Fit a baseline on train and measure it on every split; return its metrics and the seconds of the fit.
@@ -28,14 +30,22 @@ def baseline(name: str, params: Baseline) -> tuple[BaselineMetrics, float]:
     """
     dataset = get_dataset(params.dataset)
     schema = read_schema(params.dataset)
-    check_features(f"baselines.{name}", dataset, {name: params.inputs}, params.target)
+    needed = {name: params.inputs} | ({"place": params.neighbours.place} if params.neighbours else {})
+    check_features(f"baselines.{name}", dataset, needed, params.target)
     target = get_target(params.target)
+    if params.neighbours and target.task != "regression":
+        raise UserError(f"{paths.PARAMS}: baselines.{name}.neighbours: they are for a regression.")
     table = read_raw(dataset, schema.raw_sha256)
     columns = get_feature(params.inputs).columns_of(dataset.features)
-    data = {}
+    data, places = {}, {}
     for split, numbers in read_split_rows(dataset, schema, table.num_rows).items():
         rows = table.take(numbers)
         data[split] = (raw_features(rows, columns), raw_target(rows, dataset.target, target, schema))
+        if params.neighbours:
+            places[split] = raw_features(rows, get_feature(params.neighbours.place).columns_of(dataset.features))
+    if params.neighbours:
+        more = neighbour_columns(name, params.neighbours.counts, places, data["train"][1])
+        data = {split: (np.hstack([features, more[split]]), true) for split, (features, true) in data.items()}
     estimator = make_estimator(name, params, target.task)
     began = time.monotonic()
     try:
@@ -65,6 +75,38 @@ def raw_features(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     return np.concatenate([value.reshape(len(value), -1) for value in values], axis=1).astype(np.float64)
 
 
+def neighbour_columns(
+    name: str, counts: list[int], places: dict[str, np.ndarray], targets: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the mean target of the nearest train rows of each row, by split: float64 [rows, counts].
+
+    A train row is not its own neighbour. The weight is 1 / (distance + NEAR).
+
+    Args:
+        name: of the baseline, for messages.
+        counts: of rows, for each column.
+        places: of the rows of each split, float64 [rows, axes].
+        targets: of the train rows, float64 [rows].
+
+    Raises:
+        UserError: there are not more train rows than neighbours.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    if max(counts) >= len(targets):
+        raise UserError(
+            f"{paths.PARAMS}: baselines.{name}.neighbours.counts: {max(counts)}, and there are {len(targets)} train rows."
+        )
+    index = NearestNeighbors(n_neighbors=max(counts)).fit(places["train"])
+    found = {}
+    for split, asked in places.items():
+        distances, numbers = index.kneighbors(None if split == "train" else asked)
+        weights, near = 1 / (distances + NEAR), targets[numbers]
+        means = [np.average(near[:, :count], axis=1, weights=weights[:, :count]) for count in counts]
+        found[split] = np.stack(means, axis=1)
+    return found
+
+
 def raw_target(rows: pa.Table, column: str, target: TargetDefinition, schema: PreparedSchema) -> np.ndarray:
     """Return what the baseline learns, [rows]: float64 quantities, or int64 classes.
 
@@ -90,6 +132,7 @@ def make_estimator(name: str, params: Baseline, task_name: str) -> Any:
         UserError: the estimator does not suit the task, or does not know an argument.
     """
     from sklearn.dummy import DummyClassifier, DummyRegressor
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.linear_model import Perceptron
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.pipeline import make_pipeline
@@ -99,6 +142,7 @@ def make_estimator(name: str, params: Baseline, task_name: str) -> Any:
     kinds: dict[str, Any] = {
         "dummy": DummyRegressor if regression else DummyClassifier,
         "perceptron": None if regression else Perceptron,
+        "gradient_boosting": HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier,
         "mlp": MLPRegressor if regression else MLPClassifier,
     }
     kind = kinds[params.estimator]
@@ -121,7 +165,9 @@ def describe(pipeline: Any) -> str:
 
 
 def count_parameters(estimator: Any) -> int:
-    """Return how many numbers `estimator` has learned; a dummy predictor has one."""
+    """Return how many numbers `estimator` has learned; a dummy predictor has one, trees one for each leaf at most."""
+    if hasattr(estimator, "n_iter_") and hasattr(estimator, "max_leaf_nodes"):
+        return int(estimator.n_iter_ * estimator.n_trees_per_iteration_ * estimator.max_leaf_nodes)
     if hasattr(estimator, "coefs_"):
         return sum(values.size for values in (*estimator.coefs_, *estimator.intercepts_))
     if hasattr(estimator, "coef_"):

@@ -11,10 +11,11 @@ from prefect import task
 from config import paths
 from config.params import Hardware, ModelParams, Normalization
 from models.common.registry import network_name
+from tasks.data.contracts import write_contract
 from tasks.data.raw_splits import RawSplits, normalized_examples, read_raw_splits
 from tasks.data.schema import PreparedSchema
 from tasks.evaluation.evaluate import measure
-from tasks.evaluation.metrics_files import LectureRecipeMetrics, LectureRun, write_metrics
+from tasks.evaluation.metrics_files import LectureRecipeMetrics, LectureRecipeRun, LectureRun, write_metrics
 from tasks.training.fit import fit
 
 logger = logging.getLogger(__name__)
@@ -53,15 +54,16 @@ def train_once(
 
 
 def write_lecture_recipe(
-    name: str, schema: PreparedSchema, runs: list[tuple[LectureRun, pd.DataFrame]], folder: Path
+    name: str, schema: PreparedSchema, runs: list[tuple[LectureRun, pd.DataFrame]], seconds: float, folder: Path
 ) -> None:
-    """Write `metrics.json` and `history.csv`, the metrics and the learning curves of every run.
+    """Write `metrics.json`, `history.csv` and `run.json`: metrics, learning curves, and how long it took.
 
     Args:
         name: of the model.
         schema: of the data that it was trained on.
         runs: what `train_once` returned.
-        folder: where the two files are put.
+        seconds: that they took.
+        folder: where the files are put.
     """
     metrics, histories = zip(*runs, strict=True)
     made = LectureRecipeMetrics(
@@ -72,6 +74,7 @@ def write_lecture_recipe(
         runs=list(metrics),
     )
     write_metrics(made, folder)
+    write_contract(folder / "run.json", LectureRecipeRun(seconds=round(seconds, 3)))
     pd.concat(histories).to_csv(folder / "history.csv", index=False)
 
 

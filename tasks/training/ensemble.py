@@ -59,9 +59,7 @@ def fit_model(
     for number, own in enumerate(params.seeds, start=1):
         logger.info("%s: member %d of %d, seed %d", name, number, len(params.seeds), own)
         part = f"seed_{own}"
-        members[own] = fit(
-            name, params, own, hardware, *rows, f"{network}_{part}", logs / part, checkpoints / part
-        )
+        members[own] = fit(name, params, own, hardware, *rows, f"{network}_{part}", logs / part, checkpoints / part)
     return Trained(combine(list(members.values()), params, splits["train"], network), members)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from config.params import Compile, Hardware, ModelParams
 from models.common.losses import get_loss
+from models.common.neighbours import Neighbours
 from models.common.outputs import MAIN_OUTPUT, broadcast_target
 from models.common.registry import build_model, output_shapes
-from models.common.neighbours import Neighbours
 from models.common.weights import adapt_neighbours, adapt_normalization, copy_weights, draw_weights
 from tasks.data.examples import join
 from tasks.data.schema import GROUP_ROWS
@@ -321,5 +321,3 @@ def write_history(history: dict[str, list[float]], folder: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(["epoch", *history])
         rows.writerows([epoch, *values] for epoch, values in enumerate(zip(*history.values(), strict=True), start=1))
-
-

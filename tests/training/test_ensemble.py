@@ -14,7 +14,7 @@ from tasks.data.examples import Examples, read_examples
 from tasks.data.normalization import read_normalization
 from tasks.data.schema import read_schema
 from tasks.evaluation.evaluate import evaluate_members
-from tasks.publishing.export import export, describe_origin, sample_outputs, verify_export
+from tasks.publishing.export import describe_origin, export, sample_outputs, verify_export
 from tasks.publishing.formats import convert
 from tasks.training.ensemble import Trained, fit_model
 from tasks.training.fit import fit

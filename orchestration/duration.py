@@ -1,0 +1,87 @@
+"""About how long a run will take: what its stages took the last time, in their run.json."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config import paths
+from orchestration.resources import TRAININGS, Machine, Resources
+from tasks.report.summary import FILE, parse_summary
+
+SEARCH = "search"
+
+
+@dataclass(frozen=True)
+class Duration:
+    """About how long a run will take.
+
+    seconds: in all. unknown: the trainings and searches of which no record says how long they took.
+    """
+
+    seconds: float
+    unknown: list[str]
+
+    def __str__(self) -> str:
+        known = f"about {in_words(self.seconds)}, by the last time"
+        more = f" and what {', '.join(self.unknown)} will take" if self.unknown else ""
+        return f"{known}{more}"
+
+
+def estimate(stages: Iterable[str], resources: dict[str, Resources], machine: Machine) -> Duration:
+    """Return how long `stages` will take if none of them is as it was.
+
+    A stage counts with its share of the machine's threads, so waiting for other stages is not part of it. Only
+    trainings and searches count; all else is short.
+
+    Args:
+        stages: that may run.
+        resources: what each stage takes.
+        machine: where they run.
+    """
+    published = seconds_of_summary()
+    taken, longest, unknown = 0.0, 0.0, []
+    for stage in stages:
+        group, _, model = stage.partition("@")
+        if group not in (*TRAININGS, SEARCH):
+            continue
+        seconds = recorded_seconds(group, model) or (published.get(model) if group == "train" else None)
+        if seconds is None:
+            unknown.append(stage)
+            continue
+        taken += seconds * min(resources[stage].threads, machine.threads) / machine.threads
+        longest = max(longest, seconds)
+    return Duration(max(taken, longest), unknown)
+
+
+def recorded_seconds(group: str, model: str) -> float | None:
+    """Return the seconds that a training or search took the last time; None where there is no readable record."""
+    folders = {
+        "train": paths.artifacts_folder,
+        "lecture_recipe": paths.lecture_recipe_folder,
+        SEARCH: paths.search_folder,
+    }
+    try:
+        record = json.loads((folders[group](model) / "run.json").read_text(encoding="utf-8"))
+        found: Any = record["seconds"]
+        return float(found["total"] if isinstance(found, dict) else found)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def seconds_of_summary() -> dict[str, float]:
+    """Return the seconds of each training in reports/summary.json, which git keeps, for a clone without artifacts."""
+    try:
+        rows = parse_summary(Path(paths.REPORTS, FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {row.name: row.seconds.total for row in rows if row.seconds and row.kind == "network"}
+
+
+def in_words(seconds: float) -> str:
+    """Return a time as a person says it: 40 s, 12 min, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
