@@ -95,7 +95,7 @@ def neighbour_columns(
 
     if max(counts) >= len(targets):
         raise UserError(
-            f"{paths.PARAMS}: baselines.{name}.neighbours.counts: {max(counts)}, and there are {len(targets)} train rows."
+            f"{paths.PARAMS}: baselines.{name}.neighbours.counts: {max(counts)}, with {len(targets)} train rows."
         )
     index = NearestNeighbors(n_neighbors=max(counts)).fit(places["train"])
     found = {}

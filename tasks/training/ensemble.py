@@ -55,11 +55,12 @@ def fit_model(
     rows = splits["train"], splits["valid"]
     if not params.seeds:
         return Trained(fit(name, params, seed, hardware, *rows, network, logs, checkpoints), {})
+    alone = params.model_copy(update={"seeds": None})  # a further seed leaves the checkpoints of the others as they are
     members = {}
     for number, own in enumerate(params.seeds, start=1):
         logger.info("%s: member %d of %d, seed %d", name, number, len(params.seeds), own)
         part = f"seed_{own}"
-        members[own] = fit(name, params, own, hardware, *rows, f"{network}_{part}", logs / part, checkpoints / part)
+        members[own] = fit(name, alone, own, hardware, *rows, f"{network}_{part}", logs / part, checkpoints / part)
     return Trained(combine(list(members.values()), params, splits["train"], network), members)
 
 
