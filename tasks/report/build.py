@@ -36,6 +36,7 @@ from tasks.report.read import (
 )
 from tasks.report.search_page import Search, describe_search, read_search
 from tasks.report.summary import SummaryRow, write_summary
+from tasks.report.verdict import SAME_TARGET
 from tasks.search.results import SearchMetrics
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -120,7 +121,8 @@ def describe_pages(
         compared = {
             other: baseline
             for other, baseline in baselines.items()
-            if (baseline.metrics.dataset, baseline.metrics.target) == (recipe.dataset, recipe.target)
+            if baseline.metrics.dataset == recipe.dataset
+            and baseline.metrics.target == SAME_TARGET.get(recipe.target, recipe.target)
         }
         status = statuses.get(f"train@{name}")
         described = describe_model(read, params, data[recipe.dataset], recipes.get(name), compared, status)

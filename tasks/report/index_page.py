@@ -14,7 +14,7 @@ from tasks.report.model_page import comparable_notes, is_out_of_date
 from tasks.report.read import Artifacts, BaselineResult, Data, LectureRecipe
 from tasks.report.search_page import Search
 from tasks.report.summary import FILE, SummaryRow, SummarySeconds, parse_summary
-from tasks.report.verdict import PRIMARY_METRIC, Evidence, compare_with_reference, lower_is_better
+from tasks.report.verdict import PRIMARY_METRIC, SAME_TARGET, Evidence, compare_with_reference, lower_is_better
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def describe_row(params: Params, name: str, measured: SummaryRow | None, committ
         "name": name,
         "kind": "baseline" if baseline else "network",
         "dataset": {"name": source.dataset, "title": dataset.title, "unit": dataset.target_unit},
-        "target": source.target,
+        "target": SAME_TARGET.get(source.target, source.target),
         "task": task,
         "metric": metric,
         "measured": measured,

@@ -64,6 +64,7 @@ def describe_model(
         "notes": notes,
         "verdict": compare_with_reference(metrics.metrics, notes, metric, evidence) if metrics else None,
         "baselines": {name: other.metrics.metrics["test"][metric] for name, other in baselines.items()},
+        "members": mean_of_members(metrics, metric) if metrics and metrics.members else None,
         "findings": [],
         "curves": [],
         "lecture_recipe": describe_lecture_recipe(lecture_recipe, metric, notes) if lecture_recipe else None,
@@ -91,6 +92,12 @@ def describe_model(
         if table is not None:
             page["examples"] = examples(data.dataset, table, read.predictions.head(EXAMPLES), names)
     return page
+
+
+def mean_of_members(metrics: ModelMetrics, metric: str) -> dict[str, float]:
+    """Return the mean of a metric over the networks of an ensemble, by split."""
+    members = metrics.members or []
+    return {split: statistics.fmean(member.metrics[split][metric] for member in members) for split in ("valid", "test")}
 
 
 def written(recipe: ModelParams) -> dict[str, Any]:
