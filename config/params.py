@@ -136,6 +136,7 @@ Loss = Literal[
     "huber",
     "binary_crossentropy",
     "half_squared_error",
+    "signed_half_squared_error",
     "sparse_categorical_crossentropy",
     "categorical_crossentropy",
 ]
@@ -273,7 +274,7 @@ class Fit(Section):
 # By task: the losses that fit its labels, and the metrics in addition to its primary one.
 LOSSES = {
     "regression": ["mean_squared_error", "huber"],
-    "binary": ["binary_crossentropy", "half_squared_error"],
+    "binary": ["binary_crossentropy", "half_squared_error", "signed_half_squared_error"],
     "multiclass": ["sparse_categorical_crossentropy", "categorical_crossentropy"],
 }
 METRICS = {
@@ -293,7 +294,8 @@ class ModelParams(Section):
     task: Task
     family: str  # the module of models/ that builds it
     inputs: dict[Name, str] = Field(min_length=1)  # name of each input of the network: its feature
-    target: str  # what every output learns
+    target: str  # what every output learns that is not in `targets`
+    targets: dict[Name, str] = Field(default={})  # what further outputs learn, by output
     build: Arguments = Field(default={})  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
@@ -319,6 +321,13 @@ class ModelParams(Section):
     @classmethod
     def target_exists(cls, name: str, info: ValidationInfo) -> str:
         return known_definition("target", "TARGETS", name, info)
+
+    @field_validator("targets")
+    @classmethod
+    def targets_exist(cls, targets: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        for name in targets.values():
+            known_definition("target", "TARGETS", name, info)
+        return targets
 
     @field_validator("export")
     @classmethod
@@ -348,6 +357,10 @@ class ModelParams(Section):
         if self.seeds and self.fit.early_stopping:
             raise ValueError("seeds and early_stopping exclude each other: all networks are trained equally long")
         return self
+
+    def target_of(self, output: str) -> str:
+        """Return what an output learns."""
+        return self.targets.get(output, self.target)
 
 
 def known_definition(kind: str, dictionary: str, name: str, info: ValidationInfo) -> str:

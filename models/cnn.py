@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from models.common.augmentation import Augmentation, MeanOfMirrored, picture_layers
 from models.common.layers import DepthPool
-from models.common.outputs import Shapes
+from models.common.outputs import MAIN_OUTPUT, Shapes
 
 
 class Block(TypedDict):
@@ -35,6 +35,15 @@ class Block(TypedDict):
     depth_pool: NotRequired[int]
 
 
+class Head(TypedDict):
+    """A further output. outputs: its units. activation: of these."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # how pydantic wants it
+
+    outputs: int
+    activation: str
+
+
 def build(
     inputs: Shapes,
     name: str,
@@ -47,8 +56,11 @@ def build(
     output_activation: str = "linear",
     mirror: bool = False,
     augment: Augmentation | None = None,
+    heads: dict[str, Head] | None = None,
 ) -> keras.Model:
     """Return a network from an image [batch, height, width, channels] to [batch, outputs], float32.
+
+    With `heads` it has further outputs, each [batch, its outputs], that share all but their last layer.
 
     Args:
         inputs: the shape of a row of the input.
@@ -62,6 +74,7 @@ def build(
         output_activation: of the output layer.
         mirror: beyond training, average a picture and its mirror image before the output layer.
         augment: how pictures are changed in training; None: not.
+        heads: the further outputs, by name; None: none.
 
     Raises:
         ValueError: there is not exactly one input, an image.
@@ -97,5 +110,12 @@ def build(
             layers.append(keras.layers.Dropout(dropout, name=f"dropout_{number}"))
     if mirror:
         layers.append(MeanOfMirrored(name="mean_of_mirrored"))
-    layers.append(keras.layers.Dense(outputs, activation=output_activation, name="output"))
-    return keras.Sequential(layers, name=name)
+    output = keras.layers.Dense(outputs, activation=output_activation, name=MAIN_OUTPUT)
+    if not heads:
+        return keras.Sequential([*layers, output], name=name)
+    trunk = keras.Sequential(layers)  # only its layers are used
+    ends = {MAIN_OUTPUT: output(trunk.outputs[0])}
+    for further, head in heads.items():
+        dense = keras.layers.Dense(head["outputs"], activation=head["activation"], name=further)
+        ends[further] = dense(trunk.outputs[0])
+    return keras.Model(trunk.inputs[0], ends, name=name)

@@ -96,8 +96,25 @@ def one_hot(target: np.ndarray, schema: Schema) -> np.ndarray:
     return np.eye(len(schema.class_names), dtype=np.float32)[target]  # [rows] -> [rows, classes]
 
 
+def is_one_of(classes: Sequence[int]) -> Callable[[np.ndarray, Schema], np.ndarray]:
+    return lambda target, _: as_column(np.isin(target, classes))
+
+
+def garment(classes: Sequence[int], name: str) -> TargetDefinition:
+    """Return whether a garment of Fashion-MNIST is of one of some classes."""
+    return TargetDefinition("binary", is_one_of(classes), (f"not {name}", name), dataset="fashion_mnist")
+
+
+def gate(rows: Sequence[int], name: str) -> TargetDefinition:
+    """Return what a gate answers: 1 for these rows of the truth table, of a b = 00, 01, 10, 11."""
+    return TargetDefinition("binary", is_one_of(rows), (f"{name} is 0", f"{name} is 1"), dataset="logic")
+
+
 HOUSING = ("MedInc", "HouseAge", "AveRooms", "AveBedrms", "Population", "AveOccup", "Latitude", "Longitude")
 FOOTWEAR = (5, 7, 9)  # sandal, sneaker, ankle boot
+UPPER_BODY = (0, 2, 3, 4, 6)  # T-shirt, pullover, dress, coat, shirt
+LOWER_BODY = (1, 3)  # trouser, dress
+LONG_SLEEVES = (2, 4)  # pullover, coat; a shirt has either
 
 FEATURES = {
     "all": FeatureDefinition(None, stack_columns),
@@ -119,12 +136,14 @@ TARGETS = {
     "is_setosa": TargetDefinition(
         "binary", lambda target, _: as_column(target == 0), ("not setosa", "setosa"), dataset="iris"
     ),
-    "is_footwear": TargetDefinition(
-        "binary",
-        lambda target, _: as_column(np.isin(target, FOOTWEAR)),
-        ("not footwear", "footwear"),
-        dataset="fashion_mnist",
-    ),
+    "is_footwear": garment(FOOTWEAR, "footwear"),
+    "is_for_upper_body": garment(UPPER_BODY, "upper body"),
+    "is_for_lower_body": garment(LOWER_BODY, "lower body"),
+    "has_long_sleeves": garment(LONG_SLEEVES, "long sleeves"),
+    "and": gate((3,), "and"),
+    "or": gate((1, 2, 3), "or"),
+    "nand": gate((0, 1, 2), "nand"),
+    "xor": gate((1, 2), "xor"),
     "is_above_median": TargetDefinition(
         "binary",
         lambda target, schema: as_column(target > np.float32(schema.train_median)),

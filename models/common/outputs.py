@@ -1,6 +1,6 @@
 """The inputs and outputs of a network, by name. Nothing here imports Keras."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,16 @@ def named_outputs(outputs: Any) -> dict[str, Any]:
     return {MAIN_OUTPUT: outputs[MAIN_OUTPUT], **outputs} if isinstance(outputs, dict) else {MAIN_OUTPUT: outputs}
 
 
-def broadcast_target(target: Any, outputs: Iterable[str]) -> Any:
-    """Return the target as Keras takes it: itself for one output, or a copy by name for each of several outputs."""
+def broadcast_target(target: Any, outputs: Iterable[str], own: Mapping[str, Any] | None = None) -> Any:
+    """Return the target as Keras takes it: itself for one output, or one by name for each of several outputs.
+
+    Args:
+        target: of the main output, and of each that has none of its own.
+        outputs: their names.
+        own: the targets of outputs that have their own, by name.
+    """
     names = list(outputs)
-    return dict.fromkeys(names, target) if len(names) > 1 else target
+    return {**dict.fromkeys(names, target), **(own or {})} if len(names) > 1 else target
 
 
 def metric_prefix(output: str) -> str:
@@ -39,4 +45,7 @@ def predicted_class(output: np.ndarray) -> np.ndarray:
 
 def class_probabilities(output: np.ndarray) -> np.ndarray:
     """Return [rows, classes]; the only output of a network of two classes is the probability of the second."""
-    return output if output.shape[1] > 1 else np.concatenate([1 - output, output], axis=1)
+    if output.shape[1] > 1:
+        return output
+    second = np.clip(output, 0, 1)  # a unit with the sign for a threshold says -1
+    return np.concatenate([1 - second, second], axis=1)

@@ -1,7 +1,7 @@
 """Examples: the prepared rows of a split, as arrays of inputs, targets and weights."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import Dataset, to_values
 from models.common.features import columns_needed, compute_inputs, get_sample_weight, get_target
-from models.common.outputs import network_input
+from models.common.outputs import MAIN_OUTPUT, network_input
 from runtime.errors import UserError
 from tasks.data.files import read_table
 from tasks.data.schema import INDEX, PreparedSchema, prepared_schema, read_schema
@@ -29,12 +29,14 @@ class Examples:
     target: for the loss, int64 [rows] or float32 [rows, 1] or [rows, classes].
     index: int64 [rows], the numbers of the raw rows.
     weight: float32 [rows], of each row in training; None: all the same.
+    own: the targets of outputs that learn another one, by output.
     """
 
     inputs: dict[str, np.ndarray]
     target: np.ndarray
     index: np.ndarray
     weight: np.ndarray | None = None
+    own: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def x(self) -> np.ndarray | dict[str, np.ndarray]:
@@ -52,7 +54,8 @@ class Examples:
         """Return the rows with these numbers, in the given order."""
         inputs = {name: values[rows] for name, values in self.inputs.items()}
         weight = None if self.weight is None else self.weight[rows]
-        return Examples(inputs, self.target[rows], self.index[rows], weight)
+        own = {output: target[rows] for output, target in self.own.items()}
+        return Examples(inputs, self.target[rows], self.index[rows], weight, own)
 
     def parts(self) -> Iterator["Examples"]:
         """Yield all rows at once; a `Stream` yields them in parts."""
@@ -67,7 +70,8 @@ def join(parts: Sequence[Examples]) -> Examples:
     inputs = {name: np.concatenate([part.inputs[name] for part in parts]) for name in first.inputs}
     weights = [part.weight for part in parts if part.weight is not None]
     target, index = (np.concatenate([getattr(part, name) for part in parts]) for name in ("target", "index"))
-    return Examples(inputs, target, index, np.concatenate(weights) if weights else None)
+    own = {output: np.concatenate([part.own[output] for part in parts]) for output in first.own}
+    return Examples(inputs, target, index, np.concatenate(weights) if weights else None, own)
 
 
 def read_examples(params: ModelParams, split: str) -> Examples:
@@ -125,7 +129,9 @@ def to_examples(
         name: np.asarray(values) for name, values in compute_inputs(params.inputs, columns, dataset.features).items()
     }
     by_class = by_class or class_weights(params, target, schema)
-    return Examples(inputs, target, columns[INDEX], row_weights(params, labels, target, schema, by_class))
+    weight = row_weights(params, labels, target, schema, by_class)
+    own = {output: get_target(name).compute(labels, schema) for output, name in params.targets.items()}
+    return Examples(inputs, target, columns[INDEX], weight, own)
 
 
 def class_weights(params: ModelParams, target: np.ndarray, schema: PreparedSchema) -> dict[int, float]:
@@ -167,11 +173,10 @@ def row_weights(
     return weights.astype(np.float32) if params.fit.sample_weight or by_class else None
 
 
-def class_names(params: ModelParams, schema: PreparedSchema) -> list[str]:
-    """Return the names of the model's classes; none for a regression."""
-    if params.task == "regression":
-        return []
-    return list(get_target(params.target).class_names or schema.class_names or ())
+def class_names(params: ModelParams, schema: PreparedSchema, output: str = MAIN_OUTPUT) -> list[str]:
+    """Return the names of the classes that an output tells apart; none for a quantity."""
+    target = get_target(params.target_of(output))
+    return [] if target.task == "regression" else list(target.class_names or schema.class_names or ())
 
 
 def true_class(target: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from prefect import task
 
 from config.params import ModelParams
 from models.common.outputs import (
+    MAIN_OUTPUT,
     broadcast_target,
     class_probabilities,
     metric_prefix,
@@ -42,6 +43,27 @@ class Evaluation:
     per_class: dict[str, ClassMetrics]
     slices: dict[str, SliceMetrics]
     predictions: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an output says of some rows. target: what it should. names: of its classes; none for a quantity."""
+
+    target: np.ndarray
+    output: np.ndarray
+    names: list[str]
+
+    @property
+    def true(self) -> np.ndarray:
+        return true_class(self.target) if self.names else self.target.reshape(-1)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return predicted_class(self.output).astype(np.int64) if self.names else self.output.reshape(-1)
+
+    def measure(self) -> dict[str, float]:
+        measure = classification_metrics if self.names else regression_metrics
+        return measure(self.true, self.predicted)
 
 
 def evaluate(
@@ -91,17 +113,17 @@ def measure(model: keras.Model, params: ModelParams, schema: PreparedSchema, spl
     names = class_names(params, schema)
     metrics = {}
     for split, examples in splits.items():
-        returned, target, index = predict(model, examples)
+        returned, target, own, index = predict(model, examples)
         outputs = named_outputs(returned)
-        metrics[split] = {"loss": float(model.compute_loss(y=broadcast_target(target, outputs), y_pred=returned))}
-        for name, output in outputs.items():
-            measured = (
-                classification_metrics(true_class(target), predicted_class(output))
-                if names
-                else regression_metrics(target, output)
-            )
-            metrics[split] |= {f"{metric_prefix(name)}{metric}": value for metric, value in measured.items()}
-    predictions = to_predictions(index, target, outputs, names)
+        compared = broadcast_target(target, outputs, own)
+        metrics[split] = {"loss": float(model.compute_loss(y=compared, y_pred=returned))}
+        answers = {
+            name: Answer(own.get(name, target), output, class_names(params, schema, name))
+            for name, output in outputs.items()
+        }
+        for name, answer in answers.items():
+            metrics[split] |= {f"{metric_prefix(name)}{metric}": value for metric, value in answer.measure().items()}
+    predictions = to_predictions(index, answers, [*own])
     if names:
         return Evaluation(metrics, metrics_per_class(predictions, names), {}, predictions)
     error = (predictions["predicted"] - predictions["true"]).astype(np.float64)
@@ -109,35 +131,32 @@ def measure(model: keras.Model, params: ModelParams, schema: PreparedSchema, spl
     return Evaluation(metrics, {}, slices, predictions)
 
 
-def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Return the predictions of `model` for all rows, their target and their index."""
+def predict(model: keras.Model, examples: Split) -> tuple[Any, np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Return the predictions of `model` for all rows, their target, the outputs' own targets, and their index."""
     parts = [
-        (model.predict(part.x, batch_size=BATCH_ROWS, verbose=0), part.target, part.index) for part in examples.parts()
+        (model.predict(part.x, batch_size=BATCH_ROWS, verbose=0), part.target, part.own, part.index)
+        for part in examples.parts()
     ]
     return keras.tree.map_structure(lambda *values: np.concatenate(values), *parts)
 
 
-def to_predictions(
-    index: np.ndarray, target: np.ndarray, outputs: dict[str, np.ndarray], names: list[str]
-) -> pd.DataFrame:
+def to_predictions(index: np.ndarray, answers: Mapping[str, Answer], own: list[str]) -> pd.DataFrame:
     """Return the index, the true and predicted value of each row, and the probability of each class.
 
     Args:
         index: numbers of the raw rows.
-        target: of the rows.
-        outputs: by name. The columns of a further output begin with its name.
-        names: of the classes; none for a regression.
+        answers: by output, the main one first. The columns of a further output begin with its name.
+        own: the outputs with a target of their own, which have a true value of their own.
     """
-    true = true_class(target) if names else target.reshape(-1)
-    frame: dict[str, Any] = {"index": index, "true": true}
-    for name, output in outputs.items():
+    frame: dict[str, Any] = {"index": index}
+    for name, answer in answers.items():
         start = metric_prefix(name)
-        if not names:
-            frame[f"{start}predicted"] = output.reshape(-1)
-            continue
-        frame[f"{start}predicted"] = predicted_class(output).astype(np.int64)
-        probabilities = class_probabilities(output)
-        frame |= {f"{start}probability {label}": probabilities[:, k] for k, label in enumerate(names)}
+        if name == MAIN_OUTPUT or name in own:
+            frame[f"{start}true"] = answer.true
+        frame[f"{start}predicted"] = answer.predicted
+        if answer.names:
+            probabilities = class_probabilities(answer.output)
+            frame |= {f"{start}probability {label}": probabilities[:, k] for k, label in enumerate(answer.names)}
     return pd.DataFrame(frame)
 
 

@@ -21,8 +21,10 @@ def output_names(model: LoadedModel) -> list[str]:
     return [main, *(name for name in names if name != main)]
 
 
-def class_labels(model: LoadedModel) -> list[str] | None:
-    """Return names for the classes of each output, numbers where the export has none; None for quantities."""
+def class_labels(model: LoadedModel, output: str) -> list[str] | None:
+    """Return names for the classes of an output, numbers where the export has none; None for quantities."""
+    if model.origin and output in model.origin.further_classes:
+        return model.origin.further_classes[output]
     if model.classes:
         return model.classes
     if model.origin and model.origin.task in ("binary", "multiclass"):
@@ -40,10 +42,9 @@ def answer_columns(model: LoadedModel, answers: Mapping[str, np.ndarray]) -> dic
         model: that has answered.
         answers: by output, [rows, ...].
     """
-    labels = class_labels(model)
     columns: dict[str, pa.Array] = {}
     for number, name in enumerate(output_names(model)):
-        start = metric_prefix(name) if number else ""
+        start, labels = metric_prefix(name) if number else "", class_labels(model, name)
         values = answers[name].reshape(len(answers[name]), int(np.prod(answers[name].shape[1:])))
         values = values.astype(np.float32, copy=False)
         if labels is None:
@@ -53,7 +54,7 @@ def answer_columns(model: LoadedModel, answers: Mapping[str, np.ndarray]) -> dic
             continue
         chosen = predicted_class(values).astype(np.int64)
         columns[f"{start}predicted"] = pa.array(chosen)
-        if model.classes:
+        if model.classes or (model.origin and name in model.origin.further_classes):
             indices = pa.array(chosen.astype(np.int32))
             columns[f"{start}label"] = pa.DictionaryArray.from_arrays(indices, pa.array(labels))
         probabilities = np.ascontiguousarray(class_probabilities(values).T)

@@ -1,7 +1,7 @@
 """Judge a candidate against the champion, in the workspace whose data the candidate was trained on."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ class Judged:
 
     metric: the main one. names: of the classes; [] for a regression. truth: class numbers, int64 [rows], or quantities,
     float64 [rows]. features: those that are numbers, in raw units. places: the numbers of the rows of valid, test and
-    the new ones.
+    the new ones. own: the truth and the names of outputs with a target of their own.
     """
 
     metric: str
@@ -78,11 +78,22 @@ class Judged:
     truth: np.ndarray
     features: pd.DataFrame
     places: dict[Rows, np.ndarray]
+    own: dict[str, tuple[np.ndarray, list[str]]] = field(default_factory=dict)
 
     def answers(self, scored: Scored, output: str = MAIN_OUTPUT) -> np.ndarray:
         """Return what a model answers to the rows: class numbers, int64 [rows], or quantities, float64 [rows]."""
         values = scored.outputs[output]
-        return predicted_class(values) if self.names else values.reshape(-1).astype(np.float64)
+        return predicted_class(values) if self.names_of(output) else values.reshape(-1).astype(np.float64)
+
+    def names_of(self, output: str) -> list[str]:
+        """Return the names of the classes of an output; [] for a quantity."""
+        return self.own[output][1] if output in self.own else self.names
+
+    def measure(self, scored: Scored, output: str, place: np.ndarray) -> dict[str, float]:
+        """Return the metrics of an output on some of the rows."""
+        truth = self.own[output][0] if output in self.own else self.truth
+        measured = classification_metrics if self.names_of(output) else regression_metrics
+        return measured(truth[place], self.answers(scored, output)[place])
 
 
 def select_rows(dataset: str, arrived: np.ndarray) -> RowSelection:
@@ -130,16 +141,20 @@ def judge(
     judged = Judged(
         metric=GATED_METRICS[recipe.task][0],
         names=class_names(recipe, schema),
-        truth=true_values(recipe, dataset, table, schema),
+        truth=true_values(recipe, MAIN_OUTPUT, dataset, table, schema),
         features=number_columns(dataset, table),
         places={
             "valid": np.arange(len(rows.valid)),
             NEW_ROWS: np.flatnonzero(np.isin(rows.valid, rows.new)),
             "test": len(rows.valid) + np.arange(len(rows.test)),
         },
+        own={
+            output: (true_values(recipe, output, dataset, table, schema), class_names(recipe, schema, output))
+            for output in recipe.targets
+        },
     )
     versions = [candidate] if champion is None else [candidate, champion]
-    scored = score_all(versions, table.select(dataset.features), gates, judged.names)
+    scored = score_all(versions, table.select(dataset.features), gates, judged)
     described = [describe(version, found, judged) for version, found in zip(versions, scored, strict=True)]
     rules = [*load_rules(scored[0], gates.load), *limit_rules(described, gates)]
     if isinstance(scored[0], Scored):
@@ -213,45 +228,50 @@ def take_rows(raw: pa.Table, rows: RowSelection) -> pa.Table:
     return raw.take(chosen)
 
 
-def score_all(versions: list[Version], features: pa.Table, gates: Gates, names: list[str]) -> list[Scored | Unscored]:
+def score_all(versions: list[Version], features: pa.Table, gates: Gates, judged: Judged) -> list[Scored | Unscored]:
     """Score models on the same rows, one after another; one whose answers have another shape is unscored.
 
     Args:
         versions: the models.
         features: the rows in raw units.
         gates: of the data set.
-        names: of the classes; [] for a regression.
+        judged: the rows, with the classes of each output.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.parquet")
         write_rows(features, path)
-        return [with_shape(score(version.saved_model, path, gates.load), names) for version in versions]
+        return [with_shape(score(version.saved_model, path, gates.load), judged) for version in versions]
 
 
-def with_shape(scored: Scored | Unscored, names: list[str]) -> Scored | Unscored:
+def with_shape(scored: Scored | Unscored, judged: Judged) -> Scored | Unscored:
     """Return `scored`, if every output has a column, or one for each class of more than two; else why not."""
     if isinstance(scored, Unscored):
         return scored
-    columns = len(names) if len(names) > 2 else 1
     for name, values in scored.outputs.items():
+        names = judged.names_of(name)
+        columns = len(names) if len(names) > 2 else 1
         if values.shape[1:] != (columns,):
             reason = f"output {name} has {list(values.shape[1:])} values a row, expected {[columns]}"
             return Unscored(reason, scored.ready_seconds, scored.size)
     return scored
 
 
-def true_values(recipe: ModelParams, dataset: Dataset, table: pa.Table, schema: PreparedSchema) -> np.ndarray:
+def true_values(
+    recipe: ModelParams, output: str, dataset: Dataset, table: pa.Table, schema: PreparedSchema
+) -> np.ndarray:
     """Return the class numbers, int64 [rows], or quantities, float64 [rows], of raw rows.
 
     Args:
         recipe: of the model.
+        output: that learns them.
         dataset: whose rows they are.
         table: the rows.
         schema: of the prepared data; the median is that of its train split.
     """
     labels = to_values(table[dataset.target]).astype(np.int64 if dataset.class_names else np.float32)
-    target = get_target(recipe.target).compute(labels, schema)
-    return target.reshape(-1).astype(np.float64) if recipe.task == "regression" else true_class(target)
+    learned = get_target(recipe.target_of(output))
+    target = learned.compute(labels, schema)
+    return target.reshape(-1).astype(np.float64) if learned.task == "regression" else true_class(target)
 
 
 def describe(version: Version, scored: Scored | Unscored, judged: Judged) -> Contender:
@@ -266,13 +286,12 @@ def describe(version: Version, scored: Scored | Unscored, judged: Judged) -> Con
     if isinstance(scored, Unscored):
         measured = {"ready_seconds": scored.ready_seconds, "latency_ms": None, "rows_per_second": None}
         return Contender(**facts, **measured, size=scored.size, failure=scored.reason, metrics={})  # type: ignore[arg-type]
-    measure = classification_metrics if judged.names else regression_metrics
     outputs = sorted(scored.outputs, key=lambda name: name != MAIN_OUTPUT)
     metrics = {
         rows: {
             f"{metric_prefix(name)}{metric}": value
             for name in outputs
-            for metric, value in measure(judged.truth[place], judged.answers(scored, name)[place]).items()
+            for metric, value in judged.measure(scored, name, place).items()
         }
         for rows, place in judged.places.items()
         if len(place) > 1  # R2 of one row is none

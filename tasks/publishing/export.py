@@ -23,6 +23,7 @@ from models.common.features import columns_needed, compute_inputs, get_target
 from models.common.outputs import MAIN_OUTPUT, named_outputs, network_input
 from runtime.errors import UserError
 from runtime.isolated_process import run_isolated
+from tasks.data.examples import class_names
 from tasks.data.normalization import Normalization
 from tasks.data.raw import read_raw
 from tasks.data.schema import PreparedSchema
@@ -193,7 +194,8 @@ def describe_origin(model: str, params: ModelParams, schema: PreparedSchema, see
     classes = None if target.task == "regression" else [*(target.class_names or schema.class_names or ())]
     stated = ("dataset", "source", "raw_sha256", "class_names", "target_unit")
     facts = {key: getattr(schema, key) for key in stated}
-    return Origin(**facts, seed=seed, model=model, task=params.task, classes=classes)
+    own = {output: class_names(params, schema, output) or None for output in params.targets}
+    return Origin(**facts, seed=seed, model=model, task=params.task, classes=classes, further_classes=own)
 
 
 export_task = task(export)

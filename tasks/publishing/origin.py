@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tasks.data.contracts import OpenContract, Sha256, Source
 from tasks.data.files import write_json
@@ -16,7 +16,8 @@ class Origin(OpenContract):
     """Facts of the data and the training that an export holds.
 
     class_names, target_unit: of the data set. model, task, classes: what the network learns, and the names of its
-    classes (none for a quantity); exports of version 0.2 lack them.
+    classes (none for a quantity); exports of version 0.2 lack them. further_classes: those of outputs that learn
+    another target, by output.
     """
 
     dataset: str
@@ -28,6 +29,7 @@ class Origin(OpenContract):
     model: str | None = None
     task: Literal["regression", "binary", "multiclass"] | None = None
     classes: list[str] | None = None
+    further_classes: dict[str, list[str] | None] = Field(default={}, exclude_if=lambda value: not value)
 
 
 def write_origin(origin: Origin, saved_model: Path) -> None:

@@ -128,7 +128,12 @@ def describe_training(params: ModelParams, seed: int, how: Sequence[str], train:
         del recipe["fit"]["epochs"]
     data = hashlib.blake2b()
     for part in train.parts():
-        for values in (*part.inputs.values(), part.target, *([] if part.weight is None else [part.weight])):
+        for values in (
+            *part.inputs.values(),
+            part.target,
+            *part.own.values(),
+            *([] if part.weight is None else [part.weight]),
+        ):
             data.update(np.ascontiguousarray(values).data)
     code = hashlib.blake2b(b"".join(file.read_bytes() for file in CODE))
     return {

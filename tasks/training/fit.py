@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from config.params import Compile, Hardware, ModelParams
+from models.common.features import get_target
 from models.common.losses import get_loss
 from models.common.neighbours import Neighbours
 from models.common.outputs import MAIN_OUTPUT, broadcast_target
@@ -24,7 +25,7 @@ from tasks.data.streaming import Split, raise_read_errors
 from tasks.training.callbacks import EpochClock, LossRatio, ProgressLog, StopOnNonFiniteLoss
 from tasks.training.checkpoints import checkpoint_callbacks, open_checkpoints, read_history
 from tasks.training.hardware import choose_execution, choose_precision, data_parallel
-from tasks.training.recipe_checks import check_network, check_size
+from tasks.training.recipe_checks import check_network, check_size, loss_of
 from tasks.training.shuffling import EpochOrder, TrainingData, ordered_batches, shuffled_batches
 
 # Batches of a call in Keras' own loop; between calls TensorFlow returns to Python.
@@ -156,12 +157,20 @@ def compile_model(model: keras.Model, params: ModelParams, outputs: list[str], s
         at_once = 1  # the profiler counts calls, a fused epoch is one, and several devices take a batch at a time
     model.compile(
         optimizer=make_optimizer(params.compile, steps * params.fit.epochs),
-        loss=broadcast_target(get_loss(params.compile.loss, params.compile.label_smoothing), outputs),
+        loss=broadcast_target(
+            make_loss(params, MAIN_OUTPUT), outputs, {name: make_loss(params, name) for name in params.targets}
+        ),
         loss_weights=params.compile.loss_weights if len(outputs) > 1 else None,
         metrics=metrics_of(params, outputs),
         steps_per_execution=at_once,
         jit_compile="auto" if execution == "batches" else False,  # a fused epoch is compiled as a whole
     )
+
+
+def make_loss(params: ModelParams, output: str) -> Any:
+    """Return the loss of an output: the recipe's, or the usual one for another kind of labels."""
+    name = loss_of(params, output)
+    return get_loss(name, params.compile.label_smoothing if name == params.compile.loss else None)
 
 
 def adapt(model: keras.Model, train: Split) -> None:
@@ -293,11 +302,13 @@ def metrics_of(params: ModelParams, outputs: list[str]) -> Any:
         "top_3_accuracy": lambda: top(k=3, name="top_3_accuracy"),
     }
 
-    def chosen() -> list[str | keras.metrics.Metric]:
-        own = keras.metrics.RootMeanSquaredError(name="rmse") if params.task == "regression" else "accuracy"
-        return [own, *(make[metric]() for metric in params.compile.metrics)]
+    def chosen(output: str) -> list[str | keras.metrics.Metric]:
+        regression = get_target(params.target_of(output)).task == "regression"
+        own = keras.metrics.RootMeanSquaredError(name="rmse") if regression else "accuracy"
+        further = [] if output in params.targets else params.compile.metrics
+        return [own, *(make[metric]() for metric in further)]
 
-    return {output: chosen() for output in outputs} if len(outputs) > 1 else chosen()
+    return {output: chosen(output) for output in outputs} if len(outputs) > 1 else chosen(MAIN_OUTPUT)
 
 
 def early_stopping(params: ModelParams) -> list[keras.callbacks.Callback]:

@@ -13,24 +13,33 @@ from config import paths
 from config.params import ModelParams
 from datasets import get_dataset
 from models.common.features import get_sample_weight, get_target
-from models.common.outputs import Shapes
+from models.common.outputs import MAIN_OUTPUT, Shapes
 from models.common.registry import build_model, output_shapes
 from runtime.errors import UserError, unknown_name
 from tasks.data.examples import check_features
 
-# The activation of the last layer that each loss requires.
-OUTPUT_ACTIVATION = {
-    "mean_squared_error": "linear",
-    "huber": "linear",
-    "binary_crossentropy": "sigmoid",
-    "sparse_categorical_crossentropy": "softmax",
-    "categorical_crossentropy": "softmax",
-    "half_squared_error": "heaviside",
+# The activations of the last layer that each loss allows.
+OUTPUT_ACTIVATIONS = {
+    "mean_squared_error": ["linear"],
+    "huber": ["linear"],
+    "binary_crossentropy": ["sigmoid"],
+    "sparse_categorical_crossentropy": ["softmax"],
+    "categorical_crossentropy": ["softmax"],
+    "half_squared_error": ["heaviside"],
+    "signed_half_squared_error": ["sign"],
 }
 
 # For several classes: the kind of labels that a loss compares with, and the target that gives them.
 LABELS = {"sparse_categorical_crossentropy": "class", "categorical_crossentropy": "one-hot"}
 TARGETS = {"class": "class", "one-hot": "one_hot"}
+
+# The loss of an output that learns other labels than the main one.
+USUAL_LOSS = {
+    "quantity": "mean_squared_error",
+    "binary": "binary_crossentropy",
+    "class": "sparse_categorical_crossentropy",
+    "one-hot": "categorical_crossentropy",
+}
 
 # The bytes of a number, and how many numbers an optimizer keeps for each weight.
 BYTES = 4
@@ -57,10 +66,18 @@ def fault(name: str, key: str, message: str) -> UserError:
     return UserError(f"{paths.PARAMS}: models.{name}.{key}: {message}")
 
 
+def loss_of(params: ModelParams, output: str) -> str:
+    """Return the name of the loss of an output: the recipe's, or the usual one where it learns other labels."""
+    labels = get_target(params.target_of(output)).labels
+    return params.compile.loss if labels == get_target(params.target).labels else USUAL_LOSS[labels]
+
+
 def check_recipe(name: str, params: ModelParams) -> None:
     """Raise UserError unless the inputs and the target of model `name` suit its data set, its task and its probes."""
     dataset = get_dataset(params.dataset)
     needed = check_features(f"models.{name}", dataset, params.inputs, params.target)
+    for own in params.targets.values():
+        check_features(f"models.{name}", dataset, params.inputs, own)
     target = get_target(params.target)
     if params.task != target.task:
         raise fault(name, "task", f"{params.task!r} does not fit target {params.target!r}; use {target.task!r}.")
@@ -102,16 +119,20 @@ def check_network(name: str, model: keras.Model, params: ModelParams, inputs: Sh
         inputs: the shape of a row of each input, by name.
     """
     classes = get_dataset(params.dataset).class_names or ()
-    expected = len(classes) if params.task == "multiclass" else 1
-    wanted = OUTPUT_ACTIVATION[params.compile.loss]
     shapes = output_shapes(model, inputs)
+    for output in params.targets:
+        if output not in shapes or output == MAIN_OUTPUT:
+            further = [known for known in shapes if known != MAIN_OUTPUT]
+            raise unknown_name("output", output, further, f"{paths.PARAMS}: models.{name}.targets, further outputs")
     for output, shape in shapes.items():
+        task_name, loss = get_target(params.target_of(output)).task, loss_of(params, output)
+        expected = len(classes) if task_name == "multiclass" else 1
         if shape[-1] != expected:
-            message = f"layer {output!r} has {shape[-1]} outputs; task {params.task!r} on {params.dataset} needs"
+            message = f"layer {output!r} has {shape[-1]} outputs; task {task_name!r} on {params.dataset} needs"
             raise fault(name, "build", f"{message} {expected}.")
         found = model.get_layer(output).activation.__name__
-        if found != wanted:
-            raise fault(name, "build", f"layer {output!r} is {found}; loss {params.compile.loss!r} needs {wanted}.")
+        if found not in (wanted := OUTPUT_ACTIVATIONS[loss]):
+            raise fault(name, "build", f"layer {output!r} is {found}; loss {loss!r} needs {' or '.join(wanted)}.")
     for output in params.compile.loss_weights or {}:
         if output not in shapes:
             raise unknown_name("output", output, shapes, f"{paths.PARAMS}: models.{name}.compile.loss_weights, outputs")

@@ -95,7 +95,7 @@ def training_arrays(examples: Examples, outputs: list[str]) -> tuple[Any, ...]:
 
 def validation_arrays(examples: Examples, outputs: list[str]) -> tuple[Any, Any]:
     """Return what Keras validates on: (inputs, target), the target for each of `outputs`; all rows count the same."""
-    return network_input(examples.inputs), broadcast_target(examples.target, outputs)
+    return network_input(examples.inputs), broadcast_target(examples.target, outputs, examples.own)
 
 
 def shuffled_blocks(train: Split, order: EpochOrder, epochs: Iterable[int], block_rows: int) -> Iterator[Examples]:
