@@ -84,7 +84,8 @@ def build(inputs: Shapes, name: str, further: Sequence[str] = (), threshold: str
         raise ValueError(f"a perceptron has one input, got {', '.join(inputs)}")
     [(input_name, shape)] = inputs.items()
     if not further:
-        return keras.Sequential([keras.Input(shape, name=input_name), ThresholdUnit(threshold, name=MAIN_OUTPUT)], name)
+        unit = ThresholdUnit(threshold, name=MAIN_OUTPUT)
+        return keras.Sequential([keras.Input(shape, name=input_name), unit], name=name)
     given = keras.Input(shape, name=input_name)
     units = {output: ThresholdUnit(threshold, name=output)(given) for output in (MAIN_OUTPUT, *further)}
     return keras.Model(given, units, name=name)
