@@ -20,6 +20,7 @@ from runtime.errors import UserError
 from tasks.data.raw import Provenance
 from tasks.evaluation.metrics_files import ModelMetrics
 from tasks.report.charts import chart_pool
+from tasks.report.convolution_page import describe_convolution
 from tasks.report.dataset_page import describe_data
 from tasks.report.formatting import MARKS, duration, number, percent, signed, sourced
 from tasks.report.index_page import describe_overview, summarize
@@ -131,6 +132,7 @@ def describe_pages(
         used_by = [model for model, recipe in params.models.items() if recipe.dataset == name]
         described = describe_data(known, used_by)
         pages.append(Page(f"datasets/{name}.html", "dataset.html.jinja", sources_of(known.provenance), described))
+    pages.append(Page("convolution.html", "convolution.html.jinja", [], describe_convolution()))
     for name, search in searches.items():
         described = describe_search(search, params)
         pages.append(Page(f"search/{name}.html", "search.html.jinja", sources_of(search.metrics), described))

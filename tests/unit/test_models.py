@@ -21,12 +21,12 @@ from models.common.registry import build_model, family_names, output_shapes
 from models.common.weights import adapt_normalization, draw_weights
 from models.perceptron import ThresholdUnit, heaviside
 from runtime.errors import UserError
-from tests.support.networks import EXPECTED, each_model
+from tests.support.networks import EXPECTED, TRAIN_ROWS, each_model
 
 
 def build(name: str) -> keras.Model:
     model = load_params().model(name)
-    return build_model(model.family, EXPECTED[name][0], name, model.build)
+    return build_model(model.family, EXPECTED[name][0], name, model.build, train_rows=TRAIN_ROWS)
 
 
 def rows_for(name: str, count: int) -> dict[str, np.ndarray]:
