@@ -167,6 +167,29 @@ def test_force_runs_the_targets_and_what_they_need(run):
     assert ran == ["receive@iris", "ingest@iris", "prepare@iris"]
 
 
+def test_a_whole_run_says_how_long_it_will_take_and_does_without_models_to_leave_out(run):
+    kept = contents(Path("artifacts/iris_mlp"))
+    edit_params(Path(), seed=7, leave_out=["iris_mlp"])
+    planned = run(*PIPELINE, "--dry").stdout
+    assert "train@linear_neuron: changed" in planned
+    assert "iris_mlp" not in planned
+    done = run(*PIPELINE)
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"^\d+ stages, \d+ threads: about \d+ s, by the last time. leave_out: iris_mlp.$", done.stderr, re.M
+    )
+    assert re.search(r"^train@linear_neuron ran in", done.stderr, re.M)
+    assert "train@iris_mlp" not in done.stderr
+    assert contents(Path("artifacts/iris_mlp")) == kept
+    assert "train@iris_mlp ran in" in run(*PIPELINE, "train@iris_mlp").stderr  # it was named
+
+    edit_params(Path(), leave_out=["iris_mpl"])
+    refused = run(*PIPELINE)
+    assert refused.returncode == 1
+    assert "leave_out: unknown model 'iris_mpl'" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_dry_says_what_would_run_and_runs_nothing(run):
     edit_params(Path(), datasets__iris__split__seed=7)
     before = contents(Path("artifacts"))

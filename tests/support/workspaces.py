@@ -75,6 +75,8 @@ def short_params() -> str:
     short: dict[str, object] = {}
     for name in params["models"]:
         short |= {f"models__{name}__fit__epochs": 1, f"models__{name}__export": []}
+        if seeds := params["models"][name].get("seeds"):
+            short[f"models__{name}__seeds"] = seeds[:2]
     for name in params["lecture_recipes"]:
         short |= {f"lecture_recipes__{name}__fit__epochs": 1, f"lecture_recipes__{name}__seeds": [42]}
     for dataset, gates in params["gates"].items():  # thresholds for the real rows and whole trainings
