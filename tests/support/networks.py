@@ -22,6 +22,7 @@ EXPECTED = {
     "binary_mlp": ({"features": (10,)}, 551, 551),
     "fashion_mlp": ({"image": (28, 28)}, 266_610, 266_610),
     "fashion_mlp_300": ({"image": (28, 28)}, 328_810, 328_810),
+    "fashion_mlp_ensemble": ({"image": (28, 28)}, 328_810, 328_810),
     "fashion_mlp_tuned": ({"image": (28, 28)}, 453_130, 453_130),
     "fashion_cnn": ({"image": (28, 28, 1)}, 1_413_834, 1_413_834),
     "fashion_resnet": ({"image": (28, 28, 1)}, 1_979_716, 1_977_408),

@@ -90,12 +90,15 @@ def test_a_shuffled_epoch_keeps_the_targets_of_a_row_together(prepared):
     ],
 )
 def test_targets_that_fit_no_output_are_refused_by_name(prepared, edits, message):
-    with pytest.raises(UserError, match=message):
-        small(prepared, **edits)
+    def train() -> None:
         params = load_params().model(NAME)
         check_recipe(NAME, params)
         examples = {split: read_examples(params, split) for split in ("train", "valid")}
         fit(NAME, params, 42, load_params().hardware, **examples)
+
+    small(prepared, **edits)
+    with pytest.raises(UserError, match=message):
+        train()
 
 
 def test_a_table_of_predictions_of_several_targets_is_read_for_the_report(prepared, tmp_path):
