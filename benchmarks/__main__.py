@@ -1,7 +1,7 @@
 """The benchmark: the fit of every model against the usual code, the size of the data, streaming, the graph, prediction,
 the server, and search.
 
-    python -m benchmarks [--quick] [--models NAME ...] [--parts fit size stream graph predict serving search]
+    python -m benchmarks [--quick] [--models NAME ...] [--parts fit size stream graph predict serving search quality]
                          [--out FILE]
 
 It prints a table and writes benchmarks/results.json. The variants of a fit alternate on the same rows, epochs and
@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
-from benchmarks import graph, prediction, search, serving
+from benchmarks import graph, prediction, quality, search, serving
 from config import paths
 from config.params import Params, load_params
 from orchestration.command_line import exit_on_user_error
@@ -34,7 +34,7 @@ from tasks.data.schema import read_schema
 
 RESULTS = Path("benchmarks/results.json")
 FITS = 3
-PARTS = ("fit", "size", "stream", "graph", "predict", "serving", "search")
+PARTS = ("fit", "size", "stream", "graph", "predict", "serving", "search", "quality")
 ROUNDS = 3
 # The variants with the same batches in float32, and their names in the results.
 EXACT = {"ours_exact": "ours", "loop": "loop", "nudged": "nudged"}
@@ -321,6 +321,7 @@ def show(results: dict[str, Any]) -> None:
         serving.show(row)
     if row := results.get("search"):
         search.show(row)
+    quality.show(results.get("quality", {}))
 
 
 def main() -> int:
@@ -369,6 +370,9 @@ def main() -> int:
         if "search" in parts and not given.quick:
             print("search ...", flush=True)
             results["search"] = search.measure() | apart
+        if "quality" in (given.parts or ()):  # by its name alone: its peers are not in requirements.lock
+            print("gradient boosting ...", flush=True)
+            results["quality"] = quality.measure()
         write_json(given.out, results)
         show(results)
         print(f"\nWritten to {given.out}.")
