@@ -69,6 +69,7 @@ def describe_model(
         "curves": [],
         "lecture_recipe": describe_lecture_recipe(lecture_recipe, metric, notes) if lecture_recipe else None,
         "classification": None,
+        "outputs": [],
         "regression": None,
         "examples": [],
         "recipe": to_yaml(read.run.recipe if read.run else written(recipe)),
@@ -82,6 +83,9 @@ def describe_model(
         page["curves"] = [charts.learning_curves(read.history, name) for name in curve_columns(read.history, metric)]
     table = rows_of(metrics, data)
     if metrics and read.predictions is not None:
+        page["outputs"] = [
+            describe_output(read.predictions, output, recipe.targets[output]) for output in recipe.targets
+        ]
         names = list(metrics.per_class)
         if names:
             page["classification"] = describe_classification(read.predictions, names, data.dataset, table)
@@ -215,6 +219,22 @@ def describe_classification(
         "wrong": int((predictions["true"] != predictions["predicted"]).sum()),
         "errors": examples(dataset, table, wrong, names) if table is not None else [],
     }
+
+
+def describe_output(predictions: pd.DataFrame, output: str, target: str) -> dict[str, Any]:
+    """Return what the page shows of an output that learns a target of its own.
+
+    Args:
+        predictions: columns of that output begin with its name.
+        output: its name.
+        target: what it learns.
+    """
+    start = f"{output}_"
+    own = {name.removeprefix(start): predictions[name] for name in map(str, predictions) if name.startswith(start)}
+    names = [name.removeprefix("probability ") for name in own if name.startswith("probability ")]
+    table = pd.DataFrame(own)
+    shown = classification.confusion(table, names) if names and {"true", "predicted"} <= {*own} else []
+    return {"name": output, "target": target, "confusion": shown}
 
 
 def describe_regression(
