@@ -119,6 +119,7 @@ def keep_model(target: Path, dataset: str, simulation: Simulation) -> None:
     for section, name in kept.items():
         params[section] = {name: params[section][name]}
     params["gates"] = {dataset: gates}
+    params["leave_out"] = []
     for section in ("lecture_recipes", "notes", "search"):
         params[section] = {}
     yaml.dump(params, target)

@@ -52,14 +52,14 @@ def retrain(models: list[Model] | None = None, datasets: list[DatasetName] | Non
     """Receive new rows, train what they change, judge the candidates, and promote those that pass their gates.
 
     Args:
-        models: those to train; without them, all.
+        models: those to train; without them, all but those of `leave_out`.
         datasets: those whose arrivals are received; without them, all.
         force: train in any case.
     """
     log_user_errors_once()
     with restored_workspace():
         params = load_params()
-        chosen = [*(models or params.models)]
+        chosen = models or [name for name in params.models if name not in params.leave_out]
         folder = open_worktree()
         clean_up_task(folder, params.retention)  # not at the end, which a night that fails does not reach
         for name in datasets or params.datasets:
