@@ -48,9 +48,13 @@ def test_the_parameter_count_is_exactly_that_of_the_notes(name):
 @pytest.mark.parametrize("name", each_model())
 @pytest.mark.parametrize("count", [1, 7])
 def test_a_batch_of_any_size_gives_a_row_of_outputs_each(name, count):
-    units = load_params().model(name).build.get("outputs", 1)
+    build_arguments = load_params().model(name).build
+    heads = {output: head["outputs"] for output, head in build_arguments.get("heads", {}).items()}
+    units = build_arguments.get("outputs", 1)
     returned = named_outputs(build(name).predict(network_input(rows_for(name, count)), verbose=0))
-    assert {output: values.shape for output, values in returned.items()} == dict.fromkeys(returned, (count, units))
+    assert {output: values.shape for output, values in returned.items()} == {
+        output: (count, heads.get(output, units)) for output in returned
+    }
     assert list(returned) == list(output_shapes(build(name), EXPECTED[name][0]))
 
 
@@ -118,7 +122,9 @@ def test_wide_and_deep_must_be_the_inputs():
 
 
 def test_an_unknown_family_or_argument_lists_the_valid_ones():
-    with pytest.raises(UserError, match="cnn, feature_extractors, mlp, perceptron, wide_deep, wide_deep_subclassed"):
+    with pytest.raises(
+        UserError, match="cnn, feature_extractors, mlp, neighbours, perceptron, resnet, wide_deep, wide_deep_subclassed"
+    ):
         build_model("mpl", {"x": (1,)}, "m", {})
     with pytest.raises(UserError, match=r"models\.m\.build 'layers'.*hidden.*outputs"):
         build_model("mlp", {"x": (1,)}, "m", {"layers": [3], "outputs": 1})
@@ -131,6 +137,8 @@ def test_an_unknown_family_or_argument_lists_the_valid_ones():
         build_model("mlp", {"x": (1,)}, "m", {"hidden": [], "outputs": 1, "normalization": "no"})
     with pytest.raises(UserError, match="one input"):
         build_model("mlp", {"a": (1,), "b": (1,)}, "m", {"hidden": [], "outputs": 1})
+    with pytest.raises(UserError, match="train_rows"):
+        build_model("mlp", {"x": (1,)}, "m", {"hidden": [], "outputs": 1, "train_rows": 3})
     assert set(family_names()) == {model.family for model in load_params().models.values()}
 
 
@@ -310,9 +318,14 @@ def test_views_pick_columns_in_the_notes_order():
 def test_a_view_that_does_not_fit_is_told_with_the_columns_there_are():
     with pytest.raises(UserError, match=r"'petal_length'.*petals.*MedInc"):
         columns_needed({"x": "petals"}, ("MedInc",))
-    with pytest.raises(UserError, match="all, housing_deep, housing_wide, housing_with_ratios, image, image_28_grey"):
+    with pytest.raises(
+        UserError, match="all, housing_deep, housing_place, housing_wide, housing_with_ratios, image, image_28_grey"
+    ):
         get_feature("picture")
-    with pytest.raises(UserError, match="class, is_above_median, is_footwear, is_setosa, one_hot, value"):
+    with pytest.raises(
+        UserError,
+        match=r"and, class, has_long_sleeves, is_above_median, .*is_footwear, .*is_setosa, nand, one_hot, or, value",
+    ):
         get_target("setosa")
 
 

@@ -9,7 +9,7 @@ from config.params import load_params
 from runtime.errors import UserError
 from tasks.training import recipe_checks as recipe
 from tasks.training.recipe_checks import check_size, network_size
-from tests.support.networks import EXPECTED
+from tests.support.networks import EXPECTED, TRAIN_ROWS
 from tests.support.workspaces import ROOT
 
 HUGE = [
@@ -44,8 +44,8 @@ def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_built(n
 def test_the_size_of_a_network_is_known_without_its_weights(name):
     params = load_params(ROOT / "params.yaml").model(name)
     inputs, parameters, _ = EXPECTED[name]
-    assert network_size(name, params, inputs).parameters == parameters
-    check_size(name, params, inputs, 1000)
+    assert network_size(name, params, inputs, TRAIN_ROWS).parameters == parameters
+    check_size(name, params, inputs, TRAIN_ROWS)
 
 
 def test_a_network_of_too_many_layers_is_refused(monkeypatch):
@@ -54,6 +54,6 @@ def test_a_network_of_too_many_layers_is_refused(monkeypatch):
     with pytest.raises(UserError, match=r"blocks\.0\.convolutions: Input should be less than or equal to 100"):
         check_size("fashion_cnn", params, {"image": (28, 28, 1)}, 1000)
     monkeypatch.setattr(recipe, "MAX_BUILD_SECONDS", 1)
-    monkeypatch.setattr(recipe, "build_model", lambda *_: time.sleep(30))
+    monkeypatch.setattr(recipe, "build_model", lambda *_, **__: time.sleep(30))
     with pytest.raises(UserError, match="is not built within 1 s: it has too many layers"):
         check_size("fashion_cnn", params, {"image": (28, 28, 1)}, 1000)

@@ -20,7 +20,7 @@ from tests.support.workspaces import edit_params
         ("models__housing_mlp__fit__epochs", None, ["models.housing_mlp.fit.epochs", "None"]),
         ("models__housing_mlp__fit__epochs", 1.5, ["models.housing_mlp.fit.epochs", "1.5"]),
         ("models__housing_mlp__compile__learning_rate", -1, ["compile.learning_rate", "greater than 0", "-1"]),
-        ("models__housing_mlp__compile__optimizer", "adm", ["compile.optimizer", "'sgd' or 'adam'", "'adm'"]),
+        ("models__housing_mlp__compile__optimizer", "adm", ["compile.optimizer", "'sgd', 'adam' or 'adamw'", "'adm'"]),
         ("models__housing_mlp__compile__loss", "binary_crossentropy", ["regression", "use mean_squared_error"]),
         ("models__housing_mlp__dataset", "houses", ["models.housing_mlp.dataset", "'houses'", "california_housing"]),
         ("datasets__iris__split__test", 1.5, ["datasets.iris.split.test", "less than 1", "1.5"]),
@@ -32,7 +32,7 @@ from tests.support.workspaces import edit_params
         (
             "baselines__dummy_line__estimator",
             "svm",
-            ["dummy_line.estimator", "'dummy', 'perceptron' or 'mlp'", "'svm'"],
+            ["dummy_line.estimator", "'dummy', 'perceptron', 'mlp' or 'gradient_boosting'", "'svm'"],
         ),
         (
             "lecture_recipes__housing_mlp__family",
@@ -215,9 +215,9 @@ def test_a_missing_file_says_where_to_run(workspace):
 
 
 def test_unknown_names_list_the_valid_ones(workspace):
-    with pytest.raises(UserError, match=r"fashion_mlp_300, fashion_mlp_tuned, housing_mlp, .*linear_neuron"):
+    with pytest.raises(UserError, match=r"fashion_mlp_300, .*fashion_mlp_tuned, .*housing_mlp, .*linear_neuron"):
         load_params().model("mlp")
-    with pytest.raises(UserError, match="california_housing, fashion_mnist, iris, line"):
+    with pytest.raises(UserError, match="california_housing, fashion_mnist, iris, line, logic"):
         load_params().dataset("mnist")
 
 
