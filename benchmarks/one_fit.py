@@ -28,15 +28,13 @@ import numpy as np
 
 from config.params import ModelParams, Params, load_params
 from datasets import get_dataset
-from models.common.losses import get_loss
 from models.common.outputs import broadcast_target
 from models.common.registry import build_model, output_shapes
-from models.common.weights import adapt_normalization
 from runtime.stderr import quiet_stderr
 from tasks.data.examples import Examples, read_examples
 from tasks.publishing.run_record import peak_memory_bytes
 from tasks.training.callbacks import EpochClock
-from tasks.training.fit import STEPS_PER_EXECUTION, fit, make_optimizer, metrics_of
+from tasks.training.fit import STEPS_PER_EXECUTION, adapt, fit, losses_of, make_optimizer, metrics_of
 from tasks.training.hardware import has_convolutions, use_device
 
 
@@ -50,9 +48,9 @@ def recipe_of(params: Params, name: str, epochs: int) -> ModelParams:
     """
     recipe = params.model(name)
     if name in params.lecture_recipes:
-        recipe = recipe.model_copy(
-            update={"compile": params.lecture_recipes[name].compile, "fit": params.lecture_recipes[name].fit}
-        )
+        chosen = params.lecture_recipes[name]
+        changed = {"build": {**recipe.build, **chosen.build}, "compile": chosen.compile, "fit": chosen.fit}
+        recipe = recipe.model_copy(update=changed)
     plain = {"epochs": epochs, "early_stopping": None, "checkpoint": None, "resume": False, "loss_ratio": False}
     return recipe.model_copy(update={"fit": recipe.fit.model_copy(update=plain)})
 
@@ -75,7 +73,7 @@ def fit_as_tutorial(
     keras.utils.set_random_seed(params.seed)
     shapes = {key: rows.shape[1:] for key, rows in train.inputs.items()}
     model = build_model(recipe.family, shapes, name, recipe.build, train_rows=train.rows)
-    adapt_normalization(model, train.inputs)
+    adapt(model, train)
     outputs = list(output_shapes(model, shapes))
     settings = (
         {"steps_per_execution": STEPS_PER_EXECUTION, "jit_compile": not has_convolutions(model)} if fastest else {}
@@ -83,7 +81,7 @@ def fit_as_tutorial(
     steps = math.ceil(train.rows / recipe.fit.batch_size)
     model.compile(
         optimizer=make_optimizer(recipe.compile, steps * recipe.fit.epochs),
-        loss=broadcast_target(get_loss(recipe.compile.loss), outputs),
+        loss=losses_of(recipe, outputs),
         loss_weights=recipe.compile.loss_weights if len(outputs) > 1 else None,
         metrics=metrics_of(recipe, outputs),
         **settings,
@@ -91,10 +89,10 @@ def fit_as_tutorial(
     clock = EpochClock()
     history = model.fit(
         train.x,
-        broadcast_target(train.target, outputs),
+        broadcast_target(train.target, outputs, train.own),
         epochs=recipe.fit.epochs,
         batch_size=recipe.fit.batch_size,
-        validation_data=(valid.x, broadcast_target(valid.target, outputs)),
+        validation_data=(valid.x, broadcast_target(valid.target, outputs, valid.own)),
         verbose=0,
         callbacks=[clock],
     )

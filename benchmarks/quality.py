@@ -67,7 +67,13 @@ def fit_catboost(rows: Rows) -> Any:
     except ImportError:
         raise missing("catboost") from None
     model = CatBoostRegressor(
-        iterations=ROUNDS, depth=7, l2_leaf_reg=5, learning_rate=0.05, random_seed=SEED, verbose=False
+        iterations=ROUNDS,
+        depth=7,
+        l2_leaf_reg=5,
+        learning_rate=0.05,
+        random_seed=SEED,
+        verbose=False,
+        allow_writing_files=False,
     )
     return model.fit(*rows["train"], eval_set=rows["valid"], early_stopping_rounds=PATIENCE)
 

@@ -354,6 +354,8 @@ class ModelParams(Section):
         check_recipe_fits(self.task, self.compile, self.fit)
         if self.seeds and len({*self.seeds}) < len(self.seeds):
             raise ValueError("seeds has one twice: these two networks would be the same")
+        if self.targets and self.fit.class_weight:
+            raise ValueError("targets and fit.class_weight exclude each other: a row has a class for each target")
         if self.seeds and self.fit.early_stopping:
             raise ValueError("seeds and early_stopping exclude each other: all networks are trained equally long")
         return self
@@ -494,7 +496,7 @@ class Params(Section):
         return datasets
 
     @model_validator(mode="after")
-    def names_exist(self) -> "Params":
+    def names_exist(self, info: ValidationInfo) -> "Params":
         used = {f"models.{name}": model.dataset for name, model in self.models.items()}
         used |= {f"baselines.{name}": baseline.dataset for name, baseline in self.baselines.items()}
         for key, dataset in used.items():
@@ -505,6 +507,9 @@ class Params(Section):
                 raise ValueError(f"baselines.{name}: there is a model of this name already")
         for name in {"baselines", "lecture_recipes", "search"} & set(self.models):
             raise ValueError(f"models.{name}: this name is taken, for a folder in {paths.ARTIFACTS}")
+        for name, model in self.models.items():
+            if model.targets and (name in self.lecture_recipes or name in self.search):
+                raise ValueError(f"models.{name}.targets: a model with a lecture recipe or a search has one target")
         for name in self.leave_out:
             if name not in self.models:
                 raise ValueError(f"leave_out: {unknown_name('model', name, self.models, 'Known')}")
@@ -518,6 +523,11 @@ class Params(Section):
                 check_recipe_fits(self.models[name].task, recipe.compile, recipe.fit)
             except ValueError as error:
                 raise ValueError(f"lecture_recipes.{name}: {error}") from None
+            takes = build_arguments(info.context, self.models[name].family) if info.context else None
+            for argument in recipe.build:
+                if takes is not None and argument not in takes:
+                    message = unknown_name("argument", argument, takes, f"{self.models[name].family} takes")
+                    raise ValueError(f"lecture_recipes.{name}.build: {message}")
             for key in ("dataset", "family"):
                 if getattr(recipe, key) != (wanted := getattr(self.models[name], key)):
                     raise ValueError(

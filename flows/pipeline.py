@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 from pydantic import Field
 
 from config import paths
-from config.params import Params, load_params
+from config.params import Params, load_params, parse_params
 from orchestration.command_line import (
     add_executor_options,
     exit_on_user_error,
@@ -121,7 +121,7 @@ def run_graph(
     trains = may_train(plan, force)
     with show_progress(len(plan.order)) as progress, open_executor(runner, address, params, jobs, trains) as executor:
         resources = {stage: resources_of(stage, params, executor.machine) for stage in plan.order}
-        announce(plan, force, resources, executor.machine, params, progress)
+        announce(plan, force, resources, executor.machine, [] if targets else params.leave_out, progress)
 
         def start(launch: Launch) -> PrefectFuture:
             stage, needs = launch.stage, plan.needs[launch.stage]
@@ -179,7 +179,7 @@ def announce(
     force: bool,
     resources: dict[str, Resources],
     machine: Machine,
-    params: Params,
+    leave_out: list[str],
     progress: Progress,
 ) -> None:
     """Say before a run which models are left out, and about how long it will take.
@@ -189,11 +189,11 @@ def announce(
         force: run stages even if nothing has changed.
         resources: what each stage takes.
         machine: where they run.
-        params: of the workspace.
+        leave_out: the models that it does without.
         progress: shows it.
     """
     expected = estimate(plan.may_run(force), resources, machine)
-    left_out = f" leave_out: {', '.join(params.leave_out)}." if params.leave_out else ""
+    left_out = f" leave_out: {', '.join(leave_out)}." if leave_out else ""
     if expected.seconds or expected.unknown:
         progress.show(f"{len(plan.order)} stages, {machine.threads} threads: {expected}.{left_out}")
 
@@ -297,7 +297,7 @@ def show_metrics(message: str) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or group of dvc.yaml; none: everything")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or group of dvc.yaml; none: all")
     parser.add_argument("--force", action="store_true", help="run stages even if nothing has changed")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another parameter: a DVC experiment")
     add_executor_options(parser, "stages")
@@ -324,7 +324,7 @@ def main() -> int:
             if given.set and not given.dry:
                 refuse_without_commits()
             with reading_instead(paths.PARAMS, changed):
-                plan = plan_of(given.targets, params)
+                plan = plan_of(given.targets, parse_params(changed, paths.PARAMS) if changed else params)
         if given.dry:
             show_plan(plan, given.force)
             return 0

@@ -74,7 +74,7 @@ def retrain(models: list[Model] | None = None, datasets: list[DatasetName] | Non
         trained = run_in(folder, "flows.pipeline", *targets, *(["--force"] if force else []))
         judged = [model for model in chosen if judge(model, folder)]
         # The stage of the report needs every model, also those that are not asked for.
-        report = ["flows.report"] if models else ["flows.pipeline", "report"]
+        report = ["flows.report"] if models or params.leave_out else ["flows.pipeline", "report"]
         if judged and run_in(folder, *report):
             get_run_logger().warning("the report of %s could not be made; its log says why", folder)
         commit = commit_worktree(folder, f"Retrain: {len(judged)} candidates")

@@ -13,6 +13,7 @@ def train(model: str) -> None:
     """Fit, export and evaluate `model`, a name of params.yaml, and publish it if all of that succeeds."""
     params = load_params()
     recipe = params.model(model)
+    seed = recipe.seeds[0] if recipe.seeds else params.seed  # of an ensemble: that of the first member
 
     with quiet_stderr():
         import keras
@@ -50,7 +51,7 @@ def train(model: str) -> None:
         trained = fit_model_task(
             model,
             recipe,
-            params.seed,
+            seed,
             params.hardware,
             examples,
             network=network_name(model, schema.source),
@@ -59,20 +60,20 @@ def train(model: str) -> None:
         )
         fitted = trained.whole
         watch.lap("fit")
-        export_task(fitted.model, recipe, normalization, describe_origin(model, recipe, schema, params.seed), folder)
+        export_task(fitted.model, recipe, normalization, describe_origin(model, recipe, schema, seed), folder)
         formats = convert_task(recipe.export, folder)
         sample = sample_outputs(fitted.model, examples["valid"])
         # In processes of their own.
         verified = verify_export_task.submit(sample, recipe, schema.raw_sha256, formats, folder)
-        write_network_task(fitted.model, examples["valid"], folder)
+        members = {seed: member.model for seed, member in trained.members.items()}
+        write_network_task(next(iter(members.values()), fitted.model), examples["valid"], folder)
         watch.lap("export")
         evaluation = evaluate_task(fitted.model, recipe, schema, memory, **examples)
-        members = {seed: member.model for seed, member in trained.members.items()}
         alone = evaluate_members_task(members, recipe, schema, memory, examples["valid"])
         exported, probes = verified.result()
         watch.lap("evaluate")
-        measured = describe_metrics(model, recipe, params.seed, schema, fitted, evaluation, probes, alone)
-        write_card_task(measured, recipe, exported, folder)
+        measured = describe_metrics(model, recipe, seed, schema, fitted, evaluation, probes, alone)
+        write_card_task(measured, recipe, exported, model in params.notes, folder)
         facts = describe_run(recipe, watch.began, watch.seconds(), fitted)
         write_record_task(measured, facts, fitted, evaluation, folder)
 

@@ -77,7 +77,7 @@ def build(
         heads: the further outputs, by name; None: none.
 
     Raises:
-        ValueError: there is not exactly one input, an image.
+        ValueError: there is not exactly one input, an image, or a head has the name of the main output.
     """
     if len(inputs) != 1 or len(next(iter(inputs.values()))) != 3:
         raise ValueError(f"a cnn has one input [height, width, channels], got {inputs}")
@@ -111,6 +111,8 @@ def build(
     if mirror:
         layers.append(MeanOfMirrored(name="mean_of_mirrored"))
     output = keras.layers.Dense(outputs, activation=output_activation, name=MAIN_OUTPUT)
+    if MAIN_OUTPUT in (heads or {}):
+        raise ValueError(f"a head cannot have the name {MAIN_OUTPUT!r} of the main output")
     if not heads:
         return keras.Sequential([*layers, output], name=name)
     trunk = keras.Sequential(layers)  # only its layers are used

@@ -78,11 +78,13 @@ def build(inputs: Shapes, name: str, further: Sequence[str] = (), threshold: str
         threshold: "heaviside" for 0 and 1, "sign" for -1 and 1.
 
     Raises:
-        ValueError: there are several inputs, or the threshold is another one.
+        ValueError: there are several inputs, the threshold is another one, or two outputs have one name.
     """
     if len(inputs) != 1:
         raise ValueError(f"a perceptron has one input, got {', '.join(inputs)}")
     [(input_name, shape)] = inputs.items()
+    if MAIN_OUTPUT in further or len({*further}) < len(further):
+        raise ValueError(f"further outputs need names of their own, other than {MAIN_OUTPUT!r}: {', '.join(further)}")
     if not further:
         unit = ThresholdUnit(threshold, name=MAIN_OUTPUT)
         return keras.Sequential([keras.Input(shape, name=input_name), unit], name=name)

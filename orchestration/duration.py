@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from config import paths
-from orchestration.resources import TRAININGS, Machine, Resources
+from orchestration.resources import SEARCH, TRAININGS, Machine, Resources
 from tasks.report.summary import FILE, parse_summary
-
-SEARCH = "search"
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,10 @@ class Duration:
     unknown: list[str]
 
     def __str__(self) -> str:
-        known = f"about {in_words(self.seconds)}, by the last time"
-        more = f" and what {', '.join(self.unknown)} will take" if self.unknown else ""
-        return f"{known}{more}"
+        count = len(self.unknown)
+        longer = f"{count} training{'s' if count > 1 else ''} of which no time is known" if count else ""
+        known = f"about {in_words(self.seconds)}, by the last time" if self.seconds else ""
+        return " and ".join(part for part in (known, longer) if part)
 
 
 def estimate(stages: Iterable[str], resources: dict[str, Resources], machine: Machine) -> Duration:

@@ -14,6 +14,7 @@ from dvc.scm import NoSCM
 from prefect import get_run_logger
 
 from config import paths
+from config.params import load_params
 from orchestration.dvc.graph import open_repo, read_plan
 from orchestration.dvc.lockfile import LOCK_FILE
 from orchestration.settings import override
@@ -60,7 +61,7 @@ def experiment(settings: list[str], targets: list[str]) -> Iterator[None]:
         write_text(paths.PARAMS, changed)
         back_up_workspace(outputs_of(read_plan(targets).order), changed)
         yield
-        name = save(targets)
+        name = save(targets, load_params().leave_out)
         message = f"Saved as experiment {name}: `dvc exp show` lists it, `dvc exp apply {name}` takes it over."
         get_run_logger().info(message)
         print(message, file=sys.stderr)  # the command line keeps the log off the terminal
@@ -74,12 +75,17 @@ def refuse_without_commits() -> None:
             raise UserError("an experiment needs git, where DVC keeps it: run `git init` and commit first.")
 
 
-def save(targets: list[str]) -> str:
+def save(targets: list[str], leave_out: list[str]) -> str:
     """Have DVC save the workspace as an experiment, and return its name.
 
-    targets: the stages that are up to date, which DVC records without a check; none: all.
+    Args:
+        targets: the stages that are up to date, which DVC records without a check; none: all but those left out.
+        leave_out: models whose stages a whole run does without.
     """
-    stages = read_plan(targets).order if targets else None
+    stages = None
+    if targets or leave_out:
+        plan = read_plan(targets)
+        stages = (plan if targets else plan.without(leave_out)).order
     with Repo(_wait_for_lock=True) as repo:
         with repo.lock:
             pass  # wait until no other DVC command runs: what follows would soon give up

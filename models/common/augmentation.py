@@ -12,6 +12,8 @@ from keras import ops
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
+ERASE_SHARE = 0.5
+
 
 class Augmentation(TypedDict):
     """How pictures are changed in training.
@@ -42,11 +44,17 @@ class Augment(keras.layers.Layer):
         shift, flip, erase, erase_share: see `Augmentation`.
 
     Raises:
-        ValueError: `shift` or `erase` does not fit into the picture.
+        ValueError: `shift` or `erase` does not fit into the picture, or there is an `erase_share` without `erase`.
     """
 
     def __init__(
-        self, shift: int = 0, flip: bool = False, erase: int = 0, erase_share: float = 0.5, seed=None, **settings
+        self,
+        shift: int = 0,
+        flip: bool = False,
+        erase: int = 0,
+        erase_share: float = ERASE_SHARE,
+        seed=None,
+        **settings,
     ):
         super().__init__(**settings)
         self.shift, self.flip, self.erase, self.erase_share = shift, flip, erase, erase_share
@@ -54,11 +62,15 @@ class Augment(keras.layers.Layer):
 
     def build(self, input_shape):
         height, width = input_shape[1:3]
+        if not self.erase and self.erase_share != ERASE_SHARE:
+            raise ValueError(f"erase_share is {self.erase_share}, and erase, the side of the square, is not given")
         for name, pixels in (("shift", self.shift), ("erase", self.erase)):
             if pixels >= min(height, width):
                 raise ValueError(f"{name} is {pixels} pixels, and the picture has {height} x {width}")
         # A float, as TensorFlow keeps whole numbers off a GPU.
-        self.epoch = self.add_weight(shape=(), initializer="zeros", trainable=False, dtype="float32", name="epoch")
+        self.epoch = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, dtype="float32", autocast=False, name="epoch"
+        )
 
     def call(self, inputs, training=False):
         if not training:

@@ -67,7 +67,7 @@ class Neighbours(keras.layers.Layer):
         width = ops.max(counted * squared, axis=1, keepdims=True)
         kernel = counted * (1 - squared / ops.maximum(width, SAME))
         distance = ops.sqrt(squared)
-        target = ops.take(self.targets, number, axis=0)
+        target = counted * ops.take(self.targets, number, axis=0)  # where nothing counts, no target is seen
         columns = [target, ops.log(distance + NEAR), distance, ops.exp(-DECAY * distance)]
         relations = ops.concatenate([difference, ops.stack(columns, axis=-1)], axis=-1)
         closeness = ops.where(counted > 0, ops.log(ops.maximum(kernel, SAME)), NEVER)

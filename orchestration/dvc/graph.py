@@ -20,6 +20,9 @@ from orchestration.dvc.patches import patch_dvc
 from orchestration.dvc.state import repair_dvc_state
 from runtime.errors import UserError, unknown_name
 
+# The groups of dvc.yaml with a stage for each model.
+OF_MODELS = ("train", "lecture_recipe", "search")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -39,7 +42,8 @@ class Plan:
 
     def without(self, models: Collection[str]) -> "Plan":
         """Return the plan without the stages that train or search one of `models`."""
-        left = [stage for stage in self.order if stage.partition("@")[2] not in models]
+        left_out = {f"{group}@{model}" for group in OF_MODELS for model in models}
+        left = [stage for stage in self.order if stage not in left_out]
         needs = {stage: [need for need in self.needs[stage] if need in left] for stage in left}
         return Plan(left, needs, self.changed & {*left})
 

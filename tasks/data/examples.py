@@ -186,7 +186,9 @@ def true_class(target: np.ndarray) -> np.ndarray:
     return target.reshape(-1).astype(np.int64)
 
 
-def check_features(section: str, dataset: Dataset, inputs: dict[str, str], target_name: str) -> list[str]:
+def check_features(
+    section: str, dataset: Dataset, inputs: dict[str, str], target_name: str, key: str = "target"
+) -> list[str]:
     """Return the raw columns that inputs need, after a check that inputs and target suit the data set.
 
     Args:
@@ -194,6 +196,7 @@ def check_features(section: str, dataset: Dataset, inputs: dict[str, str], targe
         dataset: whose rows they get.
         inputs: name of each input: its feature.
         target_name: the target.
+        key: of the target in the section.
 
     Raises:
         UserError: an input or the target does not suit the data set.
@@ -205,12 +208,12 @@ def check_features(section: str, dataset: Dataset, inputs: dict[str, str], targe
     try:
         target = get_target(target_name)
     except UserError as error:
-        raise UserError(f"{paths.PARAMS}: {section}.target: {error}") from None
+        raise UserError(f"{paths.PARAMS}: {section}.{key}: {error}") from None
     if target.dataset not in (None, dataset.name):
         message = f"{target_name!r} is for {target.dataset}, not for {dataset.name}."
-        raise UserError(f"{paths.PARAMS}: {section}.target: {message}")
+        raise UserError(f"{paths.PARAMS}: {section}.{key}: {message}")
     if target.dataset is None and (target.task == "regression") != (dataset.class_names is None):
         fitting = "class" if dataset.class_names else "value"
         message = f"{target_name!r} does not fit {dataset.name}; use {fitting!r}."
-        raise UserError(f"{paths.PARAMS}: {section}.target: {message}")
+        raise UserError(f"{paths.PARAMS}: {section}.{key}: {message}")
     return needed

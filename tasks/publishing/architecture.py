@@ -33,7 +33,8 @@ def write_network(model: keras.Model, valid: Split, folder: Path) -> None:
     first = valid.first_rows().take(np.arange(1))
     layers, links = describe(model, first.inputs)
     write_graph(Graph(layers=layers, links=links, index=int(first.index[0])), folder)
-    np.savez_compressed(own / "filters.npz", **filters(model, links, list(first.inputs)))  # type: ignore[arg-type]
+    seen = readers_of_images(layers, links, list(first.inputs))
+    np.savez_compressed(own / "filters.npz", **filters(model, seen))  # type: ignore[arg-type]
     np.savez_compressed(own / "maps.npz", **feature_maps(model, first.x))  # type: ignore[arg-type]
 
 
@@ -101,19 +102,29 @@ def image_convolutions(model: keras.Model) -> list[keras.layers.Conv2D]:
     return [layer for layer in convolutions(model) if isinstance(layer, keras.layers.Conv2D)]
 
 
-def filters(model: keras.Model, links: list[list[str]], inputs: list[str]) -> dict[str, np.ndarray]:
-    """Return the kernels of the convolutions that read an input, float32 [height, width, channels, filters], by name.
+def readers_of_images(layers: list[Layer], links: list[list[str]], inputs: list[str]) -> set[str]:
+    """Return the layers that read an input, or what layers without trained weights have made of it.
 
     Args:
-        model: the network.
+        layers: of the network, in the order of the calculation.
         links: of its layers.
         inputs: the names of its inputs.
     """
-    first = {reader for source, reader in links if source in inputs}
+    passed, found = {*inputs}, set()
+    for layer in layers:
+        if any(source in passed for source, reader in links if reader == layer.name):
+            found.add(layer.name)
+            if not layer.trainable:
+                passed.add(layer.name)
+    return found
+
+
+def filters(model: keras.Model, seen: set[str]) -> dict[str, np.ndarray]:
+    """Return the kernels of the convolutions among `seen`, float32 [height, width, channels, filters], by name."""
     return {
         layer.name: keras.ops.convert_to_numpy(layer.kernel)
         for layer in image_convolutions(model)
-        if layer.name in first
+        if layer.name in seen
     }
 
 

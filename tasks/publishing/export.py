@@ -19,7 +19,7 @@ from prefect import task
 from config.params import ModelParams
 from datasets import get_dataset
 from datasets.dataset import to_values
-from models.common.features import columns_needed, compute_inputs, get_target
+from models.common.features import columns_needed, compute_inputs
 from models.common.outputs import MAIN_OUTPUT, named_outputs, network_input
 from runtime.errors import UserError
 from runtime.isolated_process import run_isolated
@@ -190,8 +190,7 @@ def describe_origin(model: str, params: ModelParams, schema: PreparedSchema, see
         schema: of the prepared data.
         seed: that it was trained with.
     """
-    target = get_target(params.target)
-    classes = None if target.task == "regression" else [*(target.class_names or schema.class_names or ())]
+    classes = class_names(params, schema) or None
     stated = ("dataset", "source", "raw_sha256", "class_names", "target_unit")
     facts = {key: getattr(schema, key) for key in stated}
     own = {output: class_names(params, schema, output) or None for output in params.targets}

@@ -18,13 +18,16 @@ from tasks.publishing.usage import ways
 TEMPLATE = "model_card.md.jinja"
 
 
-def write_card(metrics: ModelMetrics, params: ModelParams, record: ExportRecord, folder: Path) -> None:
+def write_card(
+    metrics: ModelMetrics, params: ModelParams, record: ExportRecord, is_of_notes: bool, folder: Path
+) -> None:
     """Write `README.md`, the same at each run.
 
     Args:
         metrics: of the model.
         params: its recipe.
         record: what its export takes, and its formats.
+        is_of_notes: whether the lecture notes have such a model.
         folder: what the training publishes.
     """
     dataset = get_dataset(params.dataset)
@@ -42,6 +45,7 @@ def write_card(metrics: ModelMetrics, params: ModelParams, record: ExportRecord,
         dataset=dataset,
         provenance=read_provenance(dataset),
         record=record,
+        is_of_notes=is_of_notes,
         ways=ways(metrics.name, record),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

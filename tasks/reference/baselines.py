@@ -95,7 +95,8 @@ def neighbour_columns(
 
     if max(counts) >= len(targets):
         raise UserError(
-            f"{paths.PARAMS}: baselines.{name}.neighbours.counts: {max(counts)}, with {len(targets)} train rows."
+            f"{paths.PARAMS}: baselines.{name}.neighbours.counts: {max(counts)}; of {len(targets)} train rows "
+            f"a row has at most {len(targets) - 1} neighbours."
         )
     index = NearestNeighbors(n_neighbors=max(counts)).fit(places["train"])
     found = {}
@@ -166,8 +167,8 @@ def describe(pipeline: Any) -> str:
 
 def count_parameters(estimator: Any) -> int:
     """Return how many numbers `estimator` has learned; a dummy predictor has one, trees one for each leaf at most."""
-    if hasattr(estimator, "n_iter_") and hasattr(estimator, "max_leaf_nodes"):
-        return int(estimator.n_iter_ * estimator.n_trees_per_iteration_ * estimator.max_leaf_nodes)
+    if hasattr(estimator, "n_trees_per_iteration_"):
+        return int(estimator.n_iter_ * estimator.n_trees_per_iteration_ * (estimator.max_leaf_nodes or 1))
     if hasattr(estimator, "coefs_"):
         return sum(values.size for values in (*estimator.coefs_, *estimator.intercepts_))
     if hasattr(estimator, "coef_"):

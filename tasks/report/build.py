@@ -68,7 +68,8 @@ def report(params: Params, folder: Path, statuses: dict[str, str]) -> None:
     data = {name: read_data(name) for name in params.datasets}
     searches = {name: read_search(name) for name in params.search}
     summary = summarize(params, artifacts, recipes, baselines)
-    if not statuses and len(summary) == len(params.models) + len(params.baselines):
+    expected = {*params.models, *params.baselines} - {*params.leave_out}
+    if not statuses and expected <= {row.name for row in summary}:
         write_summary(summary, folder)
 
     with chart_pool() as processes:

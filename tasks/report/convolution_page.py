@@ -23,7 +23,6 @@ def describe_convolution() -> dict[str, Any]:
     vertical, horizontal = (convolution.line_filter(SIZE, upright) for upright in (True, False))
     return {
         "size": SIZE,
-        "stride": STRIDE,
         "filters": {"vertical line": enlarged(vertical), "horizontal line": enlarged(horizontal)},
         "pictures": [
             {"name": Path(name).stem, "steps": steps(image, np.stack([vertical, horizontal]))}

@@ -195,7 +195,8 @@ def read_predictions(path: Path, stage: str, metrics: ModelMetrics | None) -> pd
     names = list(metrics.per_class) if metrics else []
     chances = [f"probability {name}" for name in names]
     refuse_without(path, tuple(chances), frame.columns, stage)
-    for name in ("true", "predicted", *chances):
+    further = [str(name) for name in frame if str(name).endswith(("_true", "_predicted"))]
+    for name in ("true", "predicted", *further, *chances):
         if frame[name].dtype.kind not in "iuf" or not np.isfinite(frame[name]).all():
             raise UserError(f"{path}: {name} holds other than finite numbers. Run `dvc repro --force {stage}`.")
     for name in ("true", "predicted") if names else ():

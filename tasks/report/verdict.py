@@ -18,9 +18,9 @@ import pandas as pd
 from tasks.evaluation.metrics_files import LectureRun
 
 # The metric that stands for a model, by task.
+PRIMARY_METRIC = {"regression": "rmse", "binary": "accuracy", "multiclass": "accuracy"}
 # Targets that say the same in another form: categorical_crossentropy compares with one_hot rows.
 SAME_TARGET = {"one_hot": "class"}
-PRIMARY_METRIC = {"regression": "rmse", "binary": "accuracy", "multiclass": "accuracy"}
 LOWER_IS_BETTER = ("loss", "rmse", "mae")
 # YAML drops the zeros at a number's end; the notes print four decimals or more.
 MIN_DECIMALS = 4

@@ -157,14 +157,18 @@ def compile_model(model: keras.Model, params: ModelParams, outputs: list[str], s
         at_once = 1  # the profiler counts calls, a fused epoch is one, and several devices take a batch at a time
     model.compile(
         optimizer=make_optimizer(params.compile, steps * params.fit.epochs),
-        loss=broadcast_target(
-            make_loss(params, MAIN_OUTPUT), outputs, {name: make_loss(params, name) for name in params.targets}
-        ),
+        loss=losses_of(params, outputs),
         loss_weights=params.compile.loss_weights if len(outputs) > 1 else None,
         metrics=metrics_of(params, outputs),
         steps_per_execution=at_once,
         jit_compile="auto" if execution == "batches" else False,  # a fused epoch is compiled as a whole
     )
+
+
+def losses_of(params: ModelParams, outputs: list[str]) -> Any:
+    """Return the loss of each output, as Keras takes them."""
+    own = {name: make_loss(params, name) for name in params.targets}
+    return broadcast_target(make_loss(params, MAIN_OUTPUT), outputs, own)
 
 
 def make_loss(params: ModelParams, output: str) -> Any:

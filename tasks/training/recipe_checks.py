@@ -13,8 +13,10 @@ from config import paths
 from config.params import ModelParams
 from datasets import get_dataset
 from models.common.features import get_sample_weight, get_target
+from models.common.neighbours import Neighbours
 from models.common.outputs import MAIN_OUTPUT, Shapes
 from models.common.registry import build_model, output_shapes
+from models.common.weights import all_layers
 from runtime.errors import UserError, unknown_name
 from tasks.data.examples import check_features
 
@@ -76,8 +78,8 @@ def check_recipe(name: str, params: ModelParams) -> None:
     """Raise UserError unless the inputs and the target of model `name` suit its data set, its task and its probes."""
     dataset = get_dataset(params.dataset)
     needed = check_features(f"models.{name}", dataset, params.inputs, params.target)
-    for own in params.targets.values():
-        check_features(f"models.{name}", dataset, params.inputs, own)
+    for output, own in params.targets.items():
+        check_features(f"models.{name}", dataset, params.inputs, own, f"targets.{output}")
     target = get_target(params.target)
     if params.task != target.task:
         raise fault(name, "task", f"{params.task!r} does not fit target {params.target!r}; use {target.task!r}.")
@@ -133,6 +135,12 @@ def check_network(name: str, model: keras.Model, params: ModelParams, inputs: Sh
         found = model.get_layer(output).activation.__name__
         if found not in (wanted := OUTPUT_ACTIVATIONS[loss]):
             raise fault(name, "build", f"layer {output!r} is {found}; loss {loss!r} needs {' or '.join(wanted)}.")
+    layers = [type(layer) for layer in all_layers(model)]
+    if params.compile.average and keras.layers.BatchNormalization in layers:
+        reason = "batch normalization has statistics of the weights that were not averaged"
+        raise fault(name, "compile.average", f"{reason}; leave it out.")
+    if Neighbours in layers and get_target(params.target).labels not in ("quantity", "binary"):
+        raise fault(name, "target", f"family {params.family!r} learns a number; {params.target!r} is a class.")
     for output in params.compile.loss_weights or {}:
         if output not in shapes:
             raise unknown_name("output", output, shapes, f"{paths.PARAMS}: models.{name}.compile.loss_weights, outputs")

@@ -78,7 +78,7 @@ def window_groups(groups: int) -> int:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The rows of a training, and how they are passed to Keras. outputs: of the network; each gets the target."""
+    """The rows of a training, and how they are passed to Keras. outputs: of the network."""
 
     train: Split
     valid: Split

@@ -77,13 +77,15 @@ def test_a_fused_epoch_equals_keras_own_loop(prepared, tmp_path, name):
         assert fused.history.keys() == plain.history.keys()
         for figure, values in fused.history.items():
             # Of several outputs' own losses Keras' loop counts each batch alike, the smaller one too.
-            if not figure.endswith(("output_loss", "aux_loss")):
+            if figure == "val_loss" or not figure.endswith("_loss"):
                 np.testing.assert_allclose(values, plain.history[figure], rtol=1e-4, atol=1e-5, err_msg=figure)
 
 
 @pytest.mark.parametrize("name", ["linear_neuron", "iris_mlp", "housing_wide_deep_aux", "fashion_mlp"])
 def test_the_batches_are_those_of_the_seed_the_last_smaller_one_included(prepared, tmp_path, name):
     edit_params(prepared, **{f"models__{name}__compile__average": None})
+    if name == "fashion_mlp":  # nothing tells the layers by hand which epoch it is
+        edit_params(prepared, models__fashion_mlp__build__augment=None, models__fashion_mlp__build__mirror=False)
     fused = train(name, tmp_path, "graph")
     assert_close(fused.model.get_weights(), by_hand(name, fused))
 

@@ -17,6 +17,8 @@ from tasks.evaluation.evaluate import evaluate
 from tasks.prediction.answers import answer_columns
 from tasks.prediction.saved_model import load_model
 from tasks.publishing.export import describe_origin, export
+from tasks.report.model_page import describe_output
+from tasks.report.read import read_predictions
 from tasks.training.fit import fit
 from tasks.training.recipe_checks import check_recipe
 from tests.support.workspaces import edit_params
@@ -83,9 +85,11 @@ def test_a_shuffled_epoch_keeps_the_targets_of_a_row_together(prepared):
     [
         ({"targets": {"footware": "is_footwear"}}, "footware.*footwear"),
         ({"targets": {"footwear": "is_footware"}}, "is_footware.*is_footwear"),
-        ({"targets": {"footwear": "is_setosa"}}, "is_setosa"),
+        ({"targets": {"footwear": "is_setosa"}}, "targets.footwear: 'is_setosa' is for iris"),
         ({"targets": {}}, "'footwear' has 1 outputs; task 'multiclass'"),
-        ({"targets": {"output": "is_footwear"}}, "output"),
+        ({"targets": {"output": "is_footwear"}}, "targets, further outputs"),
+        ({"build__heads": {"output": {"outputs": 1, "activation": "sigmoid"}}}, "cannot have the name 'output'"),
+        ({"fit__class_weight": "balanced"}, "targets and fit.class_weight exclude each other"),
         ({"build__heads": {"footwear": {"outputs": 1, "activation": "tanh"}}}, "tanh; loss 'binary_crossentropy'"),
     ],
 )
@@ -101,9 +105,17 @@ def test_targets_that_fit_no_output_are_refused_by_name(prepared, edits, message
         train()
 
 
-def test_a_table_of_predictions_of_several_targets_is_read_for_the_report(prepared, tmp_path):
-    table = pd.DataFrame({"index": [0], "true": [1], "predicted": [1], "footwear_true": [0], "footwear_predicted": [1]})
+def test_the_report_counts_what_an_output_takes_for_what_and_tells_a_damaged_column(tmp_path):
+    names = {f"footwear_probability {name}": [0.5] * 3 for name in ("not footwear", "footwear")}
+    own = {"footwear_true": [0, 1, 1], "footwear_predicted": [1, 1, 0]}
+    table = pd.DataFrame({"index": [0, 1, 2], "true": [1, 2, 3], "predicted": [1, 2, 3], **own, **names})
     table.to_parquet(tmp_path / "predictions.parquet")
-    from tasks.report.read import read_predictions
-
-    assert len(read_predictions(tmp_path / "predictions.parquet", "train@m", None)) == 1
+    read = read_predictions(tmp_path / "predictions.parquet", "train@m", None)
+    shown = describe_output(read, "footwear", "is_footwear")["confusion"]
+    assert [(row["name"], [cell["count"] for cell in row["cells"]]) for row in shown] == [
+        ("not footwear", [0, 1]),
+        ("footwear", [1, 1]),
+    ]
+    table.assign(footwear_true=[0, 1, np.nan]).to_parquet(tmp_path / "predictions.parquet")
+    with pytest.raises(UserError, match="footwear_true holds other than finite numbers"):
+        read_predictions(tmp_path / "predictions.parquet", "train@m", None)

@@ -83,6 +83,13 @@ def test_a_place_moved_by_a_rounding_error_changes_the_answer_by_no_more(seed):
     assert one == pytest.approx(two, abs=2e-3)
 
 
+def test_a_row_that_is_there_more_often_than_is_looked_up_sees_no_target():
+    features, places = np.ones((ROWS, 3), np.float32), np.ones((ROWS, 2), np.float32)
+    one, two = np.zeros((ROWS, 1), np.float32), np.linspace(-9, 9, ROWS, dtype=np.float32)[:, None]
+    said = [answers(features, places, targets, features[:1], places[:1]) for targets in (one, two)]
+    np.testing.assert_array_equal(*said)
+
+
 def test_fewer_train_rows_than_neighbours_are_refused_by_name():
     with pytest.raises(UserError, match=r"models\.m\.build does not fit family 'neighbours': neighbours is 5"):
         build_model("neighbours", {"features": (3,), "place": (2,)}, "m", ARGUMENTS, train_rows=6)
