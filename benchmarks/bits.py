@@ -36,6 +36,7 @@ def operations() -> dict[str, Callable[[Any, Any], Any]]:
     return {
         "x * y + x": lambda x, y: x * y + x,
         "x / (1 + x^2)": lambda x, _: x / (1 + x * x),
+        "1 / x": lambda x, _: 1 / (1 + tf.abs(x)),
         "sqrt": lambda x, _: tf.sqrt(tf.abs(x)),
         "rsqrt": lambda x, _: tf.math.rsqrt(1 + tf.abs(x)),
         "exp": lambda x, _: tf.exp(x),
