@@ -35,7 +35,7 @@ def test_stages_without_a_readable_record_are_named(workspace):
     record(paths.artifacts_folder("b"), "soon")
     expected = estimate(STAGES, RESOURCES, MACHINE)
     assert expected.unknown == ["train@a", "train@b", "lecture_recipe@a", "search@a"]
-    assert "train@a, train@b, lecture_recipe@a, search@a" in str(expected)
+    assert str(expected) == "4 trainings of which no time is known"
 
 
 def test_a_clone_without_artifacts_knows_the_times_of_the_summary_in_git(workspace):

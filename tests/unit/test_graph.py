@@ -103,7 +103,7 @@ def test_the_stages_are_those_of_the_plan():
     assert "orchestration/search.py" in GRAPH["search"]["do"]["deps"]  # the order of its trials is a part of the result
     assert GRAPH["prepare"]["do"]["params"] == ["datasets.${key}"]
     assert GRAPH["ingest"]["do"]["params"] == ["data.source"]
-    used = ["baselines", "datasets", "lecture_recipes", "models", "notes", "search", "search_spaces"]
+    used = ["baselines", "datasets", "leave_out", "lecture_recipes", "models", "notes", "search", "search_spaces"]
     assert GRAPH["report"]["params"] == used
 
 
