@@ -17,9 +17,8 @@ SMALL: dict[str, tuple[str, dict[str, object]]] = {
     "wide_deep_subclassed": ("housing_wide_deep_subclassed", {}),
     "cnn": ("fashion_cnn", {"build__blocks": [{"filters": 4, "kernel": 3}], "build__hidden": [8]}),
     "resnet": (
-        "fashion_cnn",
+        "fashion_resnet",
         {
-            "family": "resnet",
             "build": {
                 "stem": 4,
                 "stages": [4, 8],

@@ -111,7 +111,7 @@ def test_params_yaml_replaces_nothing_under_a_setting(workspace, monkeypatch):
         ("models.iris_mlp.fit.epochs=7", "models.iris_mlp.fit.epochs", 7),
         ("+models.iris_mlp.fit.resume=true", "models.iris_mlp.fit.resume", True),
         ("++models.iris_mlp.fit.epochs=7", "models.iris_mlp.fit.epochs", 7),
-        ("~models.fashion_cnn.fit.resume", "models.fashion_cnn.fit", {"epochs": 1, "batch_size": 32}),
+        ("~models.fashion_cnn.fit.resume", "models.fashion_cnn.fit", {"epochs": 1, "batch_size": 64}),
         ("models.iris_mlp.build.hidden=[10,5]", "models.iris_mlp.build.hidden", [10, 5]),
         ("models.iris_mlp.build={hidden:[5]}", "models.iris_mlp.build.outputs", 3),
         ("datasets.iris.split.test=1/12", "datasets.iris.split.test", "1/12"),
