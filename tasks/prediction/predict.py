@@ -7,7 +7,7 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -106,8 +106,12 @@ def predict(
                         report(done)
 
                 chunks = make_chunks(plan, sources, start)
-                with ahead(chunks, AHEAD) as ready, behind(finish, BEHIND) as hand:
-                    answers = side_by_side(lambda chunk: answer(model, call, chunk, most), ready, CALLS)
+                with (
+                    ahead(chunks, AHEAD) as ready,
+                    behind(finish, BEHIND) as hand,
+                    # Closed here: closed by the garbage collector, in whatever thread, its threads' end can block.
+                    closing(side_by_side(lambda chunk: answer(model, call, chunk, most), ready, CALLS)) as answers,
+                ):
                     for at, (chunk, made) in enumerate(answers, number):
                         hand((at, chunk, made))
             record = to_record(model, sources, checksums(), done)

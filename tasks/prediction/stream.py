@@ -1,7 +1,7 @@
 """Threads that work ahead of and behind the main one, with few items between them."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import Empty, Full, Queue
@@ -54,10 +54,12 @@ def ahead(items: Iterator[Item], most: int) -> Iterator[Iterator[Item]]:
         thread.join()
 
 
-def side_by_side(work: Callable[[Item], Made], items: Iterator[Item], most: int) -> Iterator[tuple[Item, Made]]:
+def side_by_side(
+    work: Callable[[Item], Made], items: Iterator[Item], most: int
+) -> Generator[tuple[Item, Made], None, None]:
     """Yield each item with what `work` makes of it, in the order of the items; at most `most` are worked on at once.
 
-    What the work raises is raised in place of the item.
+    What the work raises is raised in place of the item. Whoever leaves early closes the generator.
     """
     with ThreadPoolExecutor(most) as pool:
         running: deque[tuple[Item, Future[Made]]] = deque()
