@@ -48,9 +48,7 @@ def recipe_of(params: Params, name: str, epochs: int) -> ModelParams:
     """
     recipe = params.model(name)
     if name in params.lecture_recipes:
-        chosen = params.lecture_recipes[name]
-        changed = {"build": {**recipe.build, **chosen.build}, "compile": chosen.compile, "fit": chosen.fit}
-        recipe = recipe.model_copy(update=changed)
+        recipe = params.lecture_recipes[name].of(recipe)
     plain = {"epochs": epochs, "early_stopping": None, "checkpoint": None, "resume": False, "loss_ratio": False}
     return recipe.model_copy(update={"fit": recipe.fit.model_copy(update=plain)})
 

@@ -12,17 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from config.params import Baseline, load_params
-from datasets import get_dataset
-from datasets.dataset import to_values
-from models.common.features import get_feature
+from config.params import load_params
 from orchestration.command_line import exit_on_user_error
 from runtime.errors import UserError
-from tasks.data.raw import read_raw
-from tasks.data.schema import read_schema, read_split_rows
+from tasks.data.schema import read_schema
 from tasks.evaluation.metrics import regression_metrics
 from tasks.evaluation.metrics_files import read_metrics
-from tasks.reference.baselines import neighbour_columns, raw_features
+from tasks.reference.baselines import read_rows
 
 BASELINE = "boosting_housing_neighbours"  # whose columns of neighbours the peers get
 OURS = ("housing_mlp_tuned", "housing_neighbours", "housing_neighbours_ensemble")
@@ -34,7 +30,11 @@ Rows = dict[str, tuple[np.ndarray, np.ndarray]]  # features and target by split
 def measure() -> dict[str, dict[str, float]]:
     """Return the RMSE on valid and test of each model; raises UserError where a peer is not installed."""
     params = load_params().baselines[BASELINE]
-    plain, near = read_rows(params)
+    schema = read_schema(params.dataset)
+    plain, near = (
+        read_rows(BASELINE, params.model_copy(update={"neighbours": columns}), schema)
+        for columns in (None, params.neighbours)
+    )
     found = {}
     for name, fit in (("catboost", fit_catboost), ("lightgbm", fit_lightgbm)):
         for rows, columns in ((plain, ""), (near, ", neighbours")):
@@ -44,21 +44,6 @@ def measure() -> dict[str, dict[str, float]]:
         metrics = read_metrics(name).metrics
         found[name] = {split: metrics[split]["rmse"] for split in ("valid", "test")}
     return found
-
-
-def read_rows(params: Baseline) -> tuple[Rows, Rows]:
-    """Return the raw columns by split, without and with the columns of neighbours."""
-    assert params.neighbours
-    dataset, schema = get_dataset(params.dataset), read_schema(params.dataset)
-    table = read_raw(dataset, schema.raw_sha256)
-    plain, places = {}, {}
-    for split, numbers in read_split_rows(dataset, schema, table.num_rows).items():
-        rows = table.take(numbers)
-        plain[split] = (raw_features(rows, dataset.features), to_values(rows[dataset.target]))
-        places[split] = raw_features(rows, get_feature(params.neighbours.place).columns_of(dataset.features))
-    more = neighbour_columns(BASELINE, params.neighbours.counts, places, plain["train"][1])
-    near = {split: (np.hstack([features, more[split]]), true) for split, (features, true) in plain.items()}
-    return plain, near
 
 
 def fit_catboost(rows: Rows) -> Any:

@@ -422,6 +422,11 @@ class LectureRecipe(Section):
     compile: Compile
     fit: Fit
 
+    def of(self, model: ModelParams) -> ModelParams:
+        """Return `model` with this recipe: one network."""
+        own = {"build": {**model.build, **self.build}, "compile": self.compile, "fit": self.fit, "seeds": None}
+        return model.model_copy(update=own)
+
 
 class NeighbourColumns(Section):
     """More columns of a baseline: the mean target of the nearest train rows, weighted by the inverse distance."""

@@ -21,8 +21,7 @@ def lecture_recipe(model: str) -> None:
             "lecture recipe", model, params.lecture_recipes, f"The models in `lecture_recipe` of {paths.PARAMS}"
         )
     chosen = params.lecture_recipes[model]
-    changed = {"build": {**recipe.build, **chosen.build}, "compile": chosen.compile, "fit": chosen.fit, "seeds": None}
-    recipe = recipe.model_copy(update=changed)
+    recipe = chosen.of(recipe)
 
     with quiet_stderr():
         import keras

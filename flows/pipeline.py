@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 from pydantic import Field
 
 from config import paths
-from config.params import Params, load_params, parse_params
+from config.params import load_params, parse_params
 from orchestration.command_line import (
     add_executor_options,
     exit_on_user_error,
@@ -114,7 +114,7 @@ def run_graph(
     """
     began = time.monotonic()
     params = load_params()
-    plan, before = plan_of(targets, params), locked_stages()
+    plan, before = read_plan(targets, params.leave_out), locked_stages()
     statuses: dict[str, StageStatus] = {}
     futures: dict[str, PrefectFuture] = {}
     timeline = Timeline({stage: plan.needs[stage] for stage in plan.order})
@@ -166,12 +166,6 @@ def run_graph(
         show_metrics(message)
     if failed := [stage for stage, status in statuses.items() if status == "failed"]:
         raise PipelineFailed(f"{', '.join(failed)} failed. {message}. What did not fail is done and recorded.")
-
-
-def plan_of(targets: list[str], params: Params) -> Plan:
-    """Return the plan for `targets`; without targets, for the whole graph except for the models to leave out."""
-    plan = read_plan(targets)
-    return plan if targets else plan.without(params.leave_out)
 
 
 def announce(
@@ -324,7 +318,9 @@ def main() -> int:
             if given.set and not given.dry:
                 refuse_without_commits()
             with reading_instead(paths.PARAMS, changed):
-                plan = plan_of(given.targets, parse_params(changed, paths.PARAMS) if changed else params)
+                if changed:
+                    params = parse_params(changed, paths.PARAMS)
+                plan = read_plan(given.targets, params.leave_out)
         if given.dry:
             show_plan(plan, given.force)
             return 0

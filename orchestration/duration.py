@@ -3,12 +3,11 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from config import paths
-from orchestration.resources import SEARCH, TRAININGS, Machine, Resources
-from tasks.report.summary import FILE, parse_summary
+from orchestration.dvc.graph import OF_MODELS
+from orchestration.resources import Machine, Resources
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def estimate(stages: Iterable[str], resources: dict[str, Resources], machine: Ma
     taken, longest, unknown = 0.0, 0.0, []
     for stage in stages:
         group, _, model = stage.partition("@")
-        if group not in (*TRAININGS, SEARCH):
+        if group not in OF_MODELS:
             continue
         seconds = recorded_seconds(group, model) or (published.get(model) if group == "train" else None)
         if seconds is None:
@@ -59,7 +58,7 @@ def recorded_seconds(group: str, model: str) -> float | None:
     folders = {
         "train": paths.artifacts_folder,
         "lecture_recipe": paths.lecture_recipe_folder,
-        SEARCH: paths.search_folder,
+        "search": paths.search_folder,
     }
     try:
         record = json.loads((folders[group](model) / "run.json").read_text(encoding="utf-8"))
@@ -70,12 +69,15 @@ def recorded_seconds(group: str, model: str) -> float | None:
 
 
 def seconds_of_summary() -> dict[str, float]:
-    """Return the seconds of each training in reports/summary.json, which git keeps, for a clone without artifacts."""
+    """Return the seconds of each training in reports/summary.json, which git keeps, for a clone without artifacts.
+
+    Read without its contract, which imports scikit-learn: a run would start a second later.
+    """
     try:
-        rows = parse_summary(Path(paths.REPORTS, FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        rows = json.loads((paths.REPORTS / "summary.json").read_text(encoding="utf-8"))
+        return {row["name"]: float(row["seconds"]["total"]) for row in rows if row["kind"] == "network"}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return {row.name: row.seconds.total for row in rows if row.seconds and row.kind == "network"}
 
 
 def in_words(seconds: float) -> str:

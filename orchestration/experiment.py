@@ -82,10 +82,7 @@ def save(targets: list[str], leave_out: list[str]) -> str:
         targets: the stages that are up to date, which DVC records without a check; none: all but those left out.
         leave_out: models whose stages a whole run does without.
     """
-    stages = None
-    if targets or leave_out:
-        plan = read_plan(targets)
-        stages = (plan if targets else plan.without(leave_out)).order
+    stages = read_plan(targets, leave_out).order if targets or leave_out else None
     with Repo(_wait_for_lock=True) as repo:
         with repo.lock:
             pass  # wait until no other DVC command runs: what follows would soon give up

@@ -90,11 +90,15 @@ def is_no_empty_folder(record: logging.LogRecord) -> bool:
     return not record.getMessage().endswith("is empty.")
 
 
-def read_plan(targets: list[str]) -> Plan:
+def read_plan(targets: list[str], leave_out: Collection[str] = ()) -> Plan:
     """Return the plan for `targets` and all that they need; without targets, for the whole graph.
 
-    A target is a stage, such as train@iris_mlp, or a group, such as train. Raises UserError for an unknown target, and
-    if DVC cannot read the graph.
+    Args:
+        targets: stages, such as train@iris_mlp, or groups, such as train.
+        leave_out: models that the whole graph does without; a target is never left out.
+
+    Raises:
+        UserError: a target is unknown, or DVC cannot read the graph.
     """
     patch_dvc()
     logging.getLogger("dvc.output").addFilter(is_no_empty_folder)
@@ -114,4 +118,5 @@ def read_plan(targets: list[str]) -> Plan:
     except DvcException as error:
         locked_stages()  # raises, with a remedy, if dvc.lock is the reason
         raise UserError(f"DVC cannot read the graph: {error}") from None
-    return Plan(order, {name: needs[name] for name in order}, {name for name in status if name in names})
+    plan = Plan(order, {name: needs[name] for name in order}, {name for name in status if name in names})
+    return plan if targets else plan.without(leave_out)

@@ -28,24 +28,9 @@ def baseline(name: str, params: Baseline) -> tuple[BaselineMetrics, float]:
     It gets float64 raw values, in the order of the prepared tables. Raises UserError where the estimator refuses its
     arguments, or a file is missing or damaged.
     """
-    dataset = get_dataset(params.dataset)
     schema = read_schema(params.dataset)
-    needed = {name: params.inputs} | ({"place": params.neighbours.place} if params.neighbours else {})
-    check_features(f"baselines.{name}", dataset, needed, params.target)
+    data = read_rows(name, params, schema)
     target = get_target(params.target)
-    if params.neighbours and target.task != "regression":
-        raise UserError(f"{paths.PARAMS}: baselines.{name}.neighbours: they are for a regression.")
-    table = read_raw(dataset, schema.raw_sha256)
-    columns = get_feature(params.inputs).columns_of(dataset.features)
-    data, places = {}, {}
-    for split, numbers in read_split_rows(dataset, schema, table.num_rows).items():
-        rows = table.take(numbers)
-        data[split] = (raw_features(rows, columns), raw_target(rows, dataset.target, target, schema))
-        if params.neighbours:
-            places[split] = raw_features(rows, get_feature(params.neighbours.place).columns_of(dataset.features))
-    if params.neighbours:
-        more = neighbour_columns(name, params.neighbours.counts, places, data["train"][1])
-        data = {split: (np.hstack([features, more[split]]), true) for split, (features, true) in data.items()}
     estimator = make_estimator(name, params, target.task)
     began = time.monotonic()
     try:
@@ -73,6 +58,37 @@ def raw_features(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     """Return the columns stacked side by side, images flattened: float64 [rows, numbers]."""
     values = [to_values(rows[name]) for name in columns]
     return np.concatenate([value.reshape(len(value), -1) for value in values], axis=1).astype(np.float64)
+
+
+def read_rows(name: str, params: Baseline, schema: PreparedSchema) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return what a baseline gets, by split: its columns, float64 [rows, numbers], and what it learns, [rows].
+
+    Args:
+        name: of the baseline, for messages.
+        params: of params.yaml.
+        schema: of the prepared data.
+
+    Raises:
+        UserError: inputs, target or neighbours do not suit each other, or a file is missing or damaged.
+    """
+    dataset = get_dataset(params.dataset)
+    needed = {name: params.inputs} | ({"place": params.neighbours.place} if params.neighbours else {})
+    check_features(f"baselines.{name}", dataset, needed, params.target)
+    target = get_target(params.target)
+    if params.neighbours and target.task != "regression":
+        raise UserError(f"{paths.PARAMS}: baselines.{name}.neighbours: they are for a regression.")
+    table = read_raw(dataset, schema.raw_sha256)
+    columns = get_feature(params.inputs).columns_of(dataset.features)
+    data, places = {}, {}
+    for split, numbers in read_split_rows(dataset, schema, table.num_rows).items():
+        rows = table.take(numbers)
+        data[split] = (raw_features(rows, columns), raw_target(rows, dataset.target, target, schema))
+        if params.neighbours:
+            places[split] = raw_features(rows, get_feature(params.neighbours.place).columns_of(dataset.features))
+    if not params.neighbours:
+        return data
+    more = neighbour_columns(name, params.neighbours.counts, places, data["train"][1])
+    return {split: (np.hstack([features, more[split]]), true) for split, (features, true) in data.items()}
 
 
 def neighbour_columns(

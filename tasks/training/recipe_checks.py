@@ -20,15 +20,15 @@ from models.common.weights import all_layers
 from runtime.errors import UserError, unknown_name
 from tasks.data.examples import check_features
 
-# The activations of the last layer that each loss allows.
-OUTPUT_ACTIVATIONS = {
-    "mean_squared_error": ["linear"],
-    "huber": ["linear"],
-    "binary_crossentropy": ["sigmoid"],
-    "sparse_categorical_crossentropy": ["softmax"],
-    "categorical_crossentropy": ["softmax"],
-    "half_squared_error": ["heaviside"],
-    "signed_half_squared_error": ["sign"],
+# The activation of the last layer that each loss requires.
+OUTPUT_ACTIVATION = {
+    "mean_squared_error": "linear",
+    "huber": "linear",
+    "binary_crossentropy": "sigmoid",
+    "sparse_categorical_crossentropy": "softmax",
+    "categorical_crossentropy": "softmax",
+    "half_squared_error": "heaviside",
+    "signed_half_squared_error": "sign",
 }
 
 # For several classes: the kind of labels that a loss compares with, and the target that gives them.
@@ -133,8 +133,8 @@ def check_network(name: str, model: keras.Model, params: ModelParams, inputs: Sh
             message = f"layer {output!r} has {shape[-1]} outputs; task {task_name!r} on {params.dataset} needs"
             raise fault(name, "build", f"{message} {expected}.")
         found = model.get_layer(output).activation.__name__
-        if found not in (wanted := OUTPUT_ACTIVATIONS[loss]):
-            raise fault(name, "build", f"layer {output!r} is {found}; loss {loss!r} needs {' or '.join(wanted)}.")
+        if found != (wanted := OUTPUT_ACTIVATION[loss]):
+            raise fault(name, "build", f"layer {output!r} is {found}; loss {loss!r} needs {wanted}.")
     layers = [type(layer) for layer in all_layers(model)]
     if params.compile.average and keras.layers.BatchNormalization in layers:
         reason = "batch normalization has statistics of the weights that were not averaged"
