@@ -186,14 +186,16 @@ def make_loop(model: keras.Model, step: Callable, batch_size: int, xla: bool, re
     """
 
     def loop(data: Any, order: tf.Tensor | None, first: tf.Tensor, last: tf.Tensor) -> dict[str, tf.Tensor]:
+        size = batch_size if xla else size_of(model, batch_size)
+
         def body(number: tf.Tensor) -> tuple[tf.Tensor]:
-            step(take(data, order, number * batch_size, batch_size))
+            step(take(data, order, number * batch_size, size))
             return (number + 1,)
 
         # Not in parallel: each step reads what the last one wrote.
         tf.while_loop(lambda number: number < last, body, (first,), parallel_iterations=1)
         if rest:
-            step(take(data, order, last * batch_size, rest))
+            step(take(data, order, last * batch_size, size_of(model, rest)))
         return model.get_metrics_result()
 
     return tf.function(loop, autograph=False, jit_compile=xla or None)
@@ -209,13 +211,24 @@ def make_step(model: keras.Model, step: Callable, rows: int) -> Callable:
     """
 
     def once(data: Any, order: tf.Tensor | None, start: tf.Tensor) -> dict[str, tf.Tensor]:
-        step(take(data, order, start, rows))
+        step(take(data, order, start, size_of(model, rows)))
         return model.get_metrics_result()
 
     return tf.function(once, autograph=False)
 
 
-def take(data: Any, order: tf.Tensor | None, start: tf.Tensor, rows: int) -> Any:
+def size_of(model: keras.Model, rows: int) -> int | tf.Tensor:
+    """Return the rows of a batch; of a network with convolutions, hidden from TensorFlow's optimizer of graphs.
+
+    Where it knows every shape, and by its count a program needs more than the 256 MiB that it takes for a processor's
+    memory, it adds up three or more gradients in the order in which they are ready ("SchedulingPass" of TensorFlow's
+    memory_optimizer.cc), as behind batch normalization. Sums in another order have other bits. A hidden size costs
+    small networks a fifth of their speed, and they stay below that memory.
+    """
+    return tf.compat.v1.placeholder_with_default(rows, []) if has_convolutions(model) else rows
+
+
+def take(data: Any, order: tf.Tensor | None, start: tf.Tensor, rows: int | tf.Tensor) -> Any:
     """Return rows of every tensor in `data`.
 
     Args:

@@ -16,7 +16,7 @@ from tests.support.workspaces import ROOT, edit_params
     ("words", "told"),
     [
         (("train", "housing"), "unknown model 'housing'. Did you mean 'housing_mlp'?"),
-        (("ingest", "mnist"), "The data sets of params.yaml: california_housing, fashion_mnist, iris, line."),
+        (("ingest", "mnist"), "The data sets of params.yaml: california_housing, fashion_mnist, iris, line, logic."),
         (("prepare", "iris"), "data/raw/iris.json not found. Run `dvc repro ingest@iris` first."),
         (("report",), "artifacts: there is no model to report on. Run `make pipeline` or `dvc repro` first."),
     ],
