@@ -1,7 +1,7 @@
 """Training, export and loading of models in the current workspace, whose data is prepared."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -29,15 +29,24 @@ Rows = dict[str, list]
 Answers = Callable[[Path, list[Rows]], list[dict[str, list]]]
 
 
-def train(name: str, logs: Path | None = None, rows: int | None = None) -> tuple[Fitted, dict[str, Examples]]:
-    """Fit model `name`; also return its train and valid examples, the first `rows` of each or all."""
+def train(
+    name: str, logs: Path | None = None, rows: int | None = None, more: Sequence[keras.callbacks.Callback] = ()
+) -> tuple[Fitted, dict[str, Examples]]:
+    """Fit model `name`; also return its train and valid examples, the first `rows` of each or all.
+
+    Args:
+        name: of the model.
+        logs: folder for TensorBoard; None: no logs.
+        rows: of the train split to train with; None: all.
+        more: callbacks of the training.
+    """
     params = load_params().model(name)
     examples = {split: read_examples(params, split) for split in ("train", "valid")}
     if rows:
         examples = {split: found.take(np.arange(min(rows, found.rows))) for split, found in examples.items()}
     network = network_name(name, read_schema(params.dataset).source)
     folders = {"logs": logs, "checkpoints": paths.checkpoints_folder(name)}
-    return fit(name, params, 42, load_params().hardware, **examples, network=network, **folders), examples
+    return fit(name, params, 42, load_params().hardware, **examples, network=network, more=more, **folders), examples
 
 
 def raw_rows(name: str, rows: np.ndarray) -> pa.Table:

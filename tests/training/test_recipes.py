@@ -28,9 +28,23 @@ def same_weights(one: keras.Model, other: keras.Model) -> bool:
     return all(map(np.array_equal, one.get_weights(), other.get_weights()))
 
 
+class Killed(Exception):
+    """A training that is ended from outside."""
+
+
+def killed_after(epoch: int) -> keras.callbacks.Callback:
+    """Return a callback that ends a training in the middle of the epoch after `epoch`."""
+
+    def end(now: int, logs: dict | None = None) -> None:
+        if now == epoch:
+            raise Killed
+
+    return keras.callbacks.LambdaCallback(on_epoch_begin=end)
+
+
 @pytest.mark.parametrize("name", ["fashion_mlp", "housing_wide_deep_subclassed", "tiny_cnn", "tiny_resnet"])
-def test_epochs_in_two_goes_give_the_same_weights_and_history_as_in_one(prepared, name):
-    """As 30 and 5 epochs against 35: Adam's moments, the order of the rows and Dropout's draws included."""
+def test_an_interrupted_training_ends_with_the_weights_and_history_of_a_whole_one(prepared, caplog, name):
+    """The optimizer's moments, the order of the rows, dropout's draws and the changes of pictures included."""
     edit_params(
         prepared,
         models__housing_wide_deep_subclassed__fit={"epochs": 5, "batch_size": 32, "loss_ratio": True},
@@ -39,14 +53,31 @@ def test_epochs_in_two_goes_give_the_same_weights_and_history_as_in_one(prepared
         models__tiny_resnet=tiny_resnet(prepared),
     )
     edit_params(prepared, **{f"models__{name}__fit__epochs": 5})
-    in_one = train(name)
-    edit_params(prepared, **{f"models__{name}__fit__epochs": 3, f"models__{name}__fit__resume": True})
-    train(name)
-    edit_params(prepared, **{f"models__{name}__fit__epochs": 5})
-    continued = train(name)
-    assert same_weights(in_one.model, continued.model)
-    assert continued.history == in_one.history
-    assert len(continued.history["loss"]) == 5
+    whole = train(name)
+    edit_params(prepared, **{f"models__{name}__fit__resume": True})
+    with pytest.raises(Killed):
+        fit_model(name, more=[killed_after(3)])
+    with caplog.at_level("INFO"):
+        resumed = train(name)
+    assert "resuming after epoch 3" in caplog.text
+    assert same_weights(whole.model, resumed.model)
+    assert resumed.history == whole.history
+    assert len(resumed.history["loss"]) == 5
+
+
+def test_more_epochs_continue_where_the_learning_rate_is_constant(prepared, caplog):
+    recipe = {"optimizer": "adam", "learning_rate": 0.001, "loss": "mean_squared_error"}
+    edit_params(prepared, models__housing_mlp__compile=recipe)
+    edit_params(prepared, models__housing_mlp__fit={"epochs": 5, "batch_size": 32})
+    whole = train("housing_mlp")
+    edit_params(prepared, models__housing_mlp__fit={"epochs": 3, "batch_size": 32, "resume": True})
+    train("housing_mlp")
+    edit_params(prepared, models__housing_mlp__fit__epochs=5)
+    with caplog.at_level("INFO"):
+        continued = train("housing_mlp")
+    assert "resuming after epoch 3" in caplog.text
+    assert same_weights(whole.model, continued.model)
+    assert continued.history == whole.history
 
 
 def tiny_cnn(workspace: Path) -> dict:
