@@ -59,7 +59,7 @@ def train(model: str) -> None:
             checkpoints=paths.checkpoints_folder(model),
         )
         fitted = trained.whole
-        watch.lap("fit")
+        watch.lap("fit", fitted.earlier_seconds)
         export_task(fitted.model, recipe, normalization, describe_origin(model, recipe, schema, seed), folder)
         formats = convert_task(recipe.export, folder)
         sample = sample_outputs(fitted.model, examples["valid"])

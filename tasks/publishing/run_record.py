@@ -126,10 +126,11 @@ class Stopwatch:
         self.laps: dict[str, float] = {}
         self.first = self.last = time.monotonic()
 
-    def lap(self, step: str) -> None:
-        """Record the seconds since the last lap for `step`."""
+    def lap(self, step: str, earlier: float = 0.0) -> None:
+        """Record for `step` the seconds since the last lap, and those that an earlier process spent on it."""
         now = time.monotonic()
-        self.laps[step], self.last = now - self.last, now
+        self.laps[step], self.last = earlier + now - self.last, now
+        self.first -= earlier
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of every step, and `total` since the start."""

@@ -1,8 +1,9 @@
-"""Callbacks that Keras does not have: progress lines, a clock, a stop on divergence, the ratio of the losses."""
+"""Callbacks that Keras does not have: progress lines, clocks, a stop on divergence, the ratio of the losses."""
 
 import logging
 import math
 import time
+from pathlib import Path
 
 import keras
 
@@ -58,6 +59,18 @@ class EpochClock(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.ends.append(time.perf_counter())
+
+
+class TimeSpent(keras.callbacks.Callback):
+    """Writes into `file`, after each epoch, the seconds that a training has taken: `earlier` ones, and since then."""
+
+    def __init__(self, file: Path, earlier: float):
+        super().__init__()
+        self.file, self.earlier = file, earlier
+        self.began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.file.write_text(f"{self.earlier + time.monotonic() - self.began:.3f}\n", encoding="utf-8")
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):

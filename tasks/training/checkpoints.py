@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import keras
@@ -19,12 +20,14 @@ from config.params import ModelParams
 from runtime.atomic_outputs import remove
 from runtime.disk import refuse_unwritable
 from tasks.data.streaming import Split
+from tasks.training.callbacks import TimeSpent
+from tasks.training.hardware import processor_name
 
 ROOT = Path(__file__).parents[2]
 # A training does not resume from a checkpoint of other code.
 CODE = [file for folder in ("models", "tasks/data", "tasks/training") for file in sorted((ROOT / folder).rglob("*.py"))]
 # The files that `checkpoint_callbacks` and `open_checkpoints` write.
-OWN = re.compile(r"(best|epoch-\d{4,})\.(weights\.h5|keras)|history\.csv|last|training\.json")
+OWN = re.compile(r"(best|epoch-\d{4,})\.(weights\.h5|keras)|history\.csv|last|seconds|training\.json")
 
 logger = logging.getLogger(__name__)
 
@@ -49,21 +52,22 @@ def checkpoint_callbacks(params: ModelParams, folder: Path) -> list[keras.callba
         callbacks += [
             keras.callbacks.CSVLogger(str(folder / "history.csv"), append=True),
             keras.callbacks.BackupAndRestore(str(folder / "last"), double_checkpoint=True, delete_checkpoint=False),
+            TimeSpent(folder / "seconds", seconds_spent(folder)),
         ]
     return callbacks
 
 
-def open_checkpoints(params: ModelParams, seed: int, how: Sequence[str], train: Split, folder: Path) -> None:
+def open_checkpoints(params: ModelParams, seed: int, how: Sequence[str], splits: Sequence[Split], folder: Path) -> None:
     """Remove the files of an earlier training, unless this training resumes from them.
 
     Args:
         params: the recipe.
         seed: of the training.
         how: further settings that affect the numerical result, such as the precision.
-        train: the rows.
+        splits: the rows of train and valid.
         folder: of the checkpoints.
     """
-    training = describe_training(params, seed, how, train) if params.fit.resume else {}
+    training = describe_training(params, seed, how, splits) if params.fit.resume else {}
     described = folder / "training.json"
     done = epochs_done(folder)
     if params.fit.resume and done:
@@ -114,20 +118,28 @@ def epochs_done(folder: Path) -> int:
         return 0
 
 
-def describe_training(params: ModelParams, seed: int, how: Sequence[str], train: Split) -> dict:
+def seconds_spent(folder: Path) -> float:
+    """Return the seconds that the finished epochs of the checkpoint in `folder` took; 0 where it is not known."""
+    try:
+        return float((folder / "seconds").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
+
+
+def describe_training(params: ModelParams, seed: int, how: Sequence[str], splits: Sequence[Split]) -> dict:
     """Return what determines the epochs of a training, except their number: equal descriptions give equal epochs.
 
     Args:
         params: the recipe.
         seed: of the training.
         how: further settings that affect the numerical result, such as the precision.
-        train: the rows.
+        splits: the rows of train and valid.
     """
     recipe = params.model_dump(mode="json", exclude={"probes": True, "fit": {"resume", "checkpoint"}})
     if params.compile.schedule == "constant":  # any other schedule depends on the number of epochs
         del recipe["fit"]["epochs"]
     data = hashlib.blake2b()
-    for part in train.parts():
+    for part in (part for split in splits for part in split.parts()):
         for values in (
             *part.inputs.values(),
             part.target,
@@ -142,8 +154,9 @@ def describe_training(params: ModelParams, seed: int, how: Sequence[str], train:
         "how": list(how),
         "data": data.hexdigest(),
         "code": code.hexdigest(),
+        "processor": processor_name(),
         "keras": keras.version(),
-        "backend": keras.backend.backend(),
+        "backend": f"{(backend := keras.backend.backend())} {version(backend)}",
     }
 
 

@@ -81,7 +81,11 @@ def combine(members: list[Fitted], params: ModelParams, train: Split, network: s
         for metric in members[0].history
     }
     return dataclasses.replace(
-        members[0], model=model, history=history, epoch_ends=[end for member in members for end in member.epoch_ends]
+        members[0],
+        model=model,
+        history=history,
+        epoch_ends=[end for member in members for end in member.epoch_ends],
+        earlier_seconds=sum(member.earlier_seconds for member in members),
     )
 
 

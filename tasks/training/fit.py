@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from config.params import Compile, Hardware, ModelParams
+from datasets import get_dataset
 from models.common.features import get_target
 from models.common.losses import get_loss
 from models.common.neighbours import Neighbours
@@ -23,7 +24,7 @@ from tasks.data.examples import join
 from tasks.data.schema import GROUP_ROWS
 from tasks.data.streaming import Split, raise_read_errors
 from tasks.training.callbacks import EpochClock, LossRatio, ProgressLog, StopOnNonFiniteLoss
-from tasks.training.checkpoints import checkpoint_callbacks, open_checkpoints, read_history
+from tasks.training.checkpoints import checkpoint_callbacks, open_checkpoints, read_history, seconds_spent
 from tasks.training.hardware import choose_execution, choose_precision, data_parallel
 from tasks.training.recipe_checks import check_network, check_size, loss_of
 from tasks.training.shuffling import EpochOrder, TrainingData, ordered_batches, shuffled_batches
@@ -44,6 +45,7 @@ class Fitted:
     precision, execution: the `hardware.precision` and `hardware.execution` of the training.
     precision_reason: why that precision, in words.
     epoch_ends: when each epoch of this process ended, by `time.perf_counter`.
+    earlier_seconds: what the epochs took that it resumed from.
     """
 
     model: keras.Model
@@ -52,6 +54,7 @@ class Fitted:
     precision_reason: str
     execution: str
     epoch_ends: list[float]
+    earlier_seconds: float
 
 
 def fit(
@@ -107,8 +110,12 @@ def fit(
         compile_model(trained, params, outputs, steps, execution)
     logger.info("%s: %d parameters, %d rows, %s, %s", name, model.count_params(), train.rows, precision, execution)
     logger.info("%s: precision %s, %s", name, precision, why)
+    earlier = 0.0
     if checkpoints:
-        open_checkpoints(params, seed, [precision, execution], train, checkpoints)
+        threads = hardware.training_threads(get_dataset(params.dataset).has_pictures)
+        how = [precision, execution, f"{threads} threads", *keras.distribution.list_devices()]
+        open_checkpoints(params, seed, how, (train, valid), checkpoints)
+        earlier = seconds_spent(checkpoints)
     if logs:
         log_graph(trained, train, logs)
     order = EpochOrder(train.rows, seed)
@@ -127,7 +134,7 @@ def fit(
         copy_weights(trained, model)
     logged = read_history(checkpoints) if checkpoints and params.fit.resume else history.history
     plain = {plain_name(metric): values for metric, values in logged.items()}
-    return Fitted(model, plain, precision, why, execution, clock.ends)
+    return Fitted(model, plain, precision, why, execution, clock.ends, earlier)
 
 
 @contextmanager

@@ -90,6 +90,7 @@ def test_an_interrupted_ensemble_goes_on_in_the_member_that_it_was_in(prepared, 
             train(prepared, fit__resume=True, compile__average=None)
     resumed, examples = train(prepared, fit__resume=True, compile__average=None)
     assert len(resumed.whole.epoch_ends) < len(whole.whole.epoch_ends)
+    assert resumed.whole.earlier_seconds > 0 == whole.whole.earlier_seconds
     assert resumed.whole.history == whole.whole.history
     one, two = (each.whole.model.predict(examples["valid"].x, verbose=0) for each in (whole, resumed))
     tf.nest.map_structure(np.testing.assert_array_equal, one, two)

@@ -12,7 +12,8 @@ from config.params import Compile, load_params
 from runtime.errors import UserError
 from tasks.data.examples import read_examples
 from tasks.data.schema import read_schema
-from tasks.training.fit import Fitted, make_optimizer
+from tasks.training import checkpoints
+from tasks.training.fit import Fitted, fit, make_optimizer
 from tasks.training.recipe_checks import check_recipe
 from tests.support.training import train as fit_model
 from tests.support.workspaces import edit_params
@@ -60,6 +61,7 @@ def test_an_interrupted_training_ends_with_the_weights_and_history_of_a_whole_on
     with caplog.at_level("INFO"):
         resumed = train(name)
     assert "resuming after epoch 3" in caplog.text
+    assert resumed.earlier_seconds > 0
     assert same_weights(whole.model, resumed.model)
     assert resumed.history == whole.history
     assert len(resumed.history["loss"]) == 5
@@ -107,6 +109,26 @@ def test_training_starts_anew_when_the_recipe_changed_or_fewer_epochs_are_asked(
     edit_params(prepared, models__housing_mlp__fit__epochs=2)
     assert len(train("housing_mlp").history["loss"]) == 2
     assert "has 3 epochs already" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["valid rows", "threads", "processor", "TensorFlow"])
+def test_training_starts_anew_where_a_resumed_one_would_end_otherwise(prepared, caplog, monkeypatch, change):
+    edit_params(prepared, models__housing_mlp__fit={"epochs": 2, "batch_size": 32, "resume": True})
+    edit_params(prepared, models__housing_mlp__compile__average=None)
+    edit_params(prepared, hardware__execution="graph")
+    params, examples = load_params().model("housing_mlp"), fit_model("housing_mlp")[1]
+    hardware = load_params().hardware
+    if change == "valid rows":
+        examples["valid"] = examples["valid"].take(np.arange(50))
+    elif change == "threads":
+        hardware = hardware.model_copy(update={"threads": 7})
+    elif change == "processor":
+        monkeypatch.setattr(checkpoints, "processor_name", lambda: "another")
+    else:
+        monkeypatch.setattr(checkpoints, "version", lambda _: "0.0")
+    with caplog.at_level("INFO"):
+        fit("housing_mlp", params, 42, hardware, **examples, checkpoints=paths.checkpoints_folder("housing_mlp"))
+    assert "starting at epoch 1" in caplog.text
 
 
 def test_a_checkpoint_that_was_cut_off_is_not_trusted(prepared):
