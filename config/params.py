@@ -42,7 +42,7 @@ from config.lockable import refuse_unwritable
 from config.names import build_arguments, dataset_files, definitions, families
 from config.retention import Retention
 from config.search import OBJECTIVES, Search, Space, check_keys, corners, join_spaces, preparation
-from config.section import Section
+from config.section import Different, Section, Seed
 from runtime.disk import refuse_unless_file
 from runtime.errors import UserError, shortened, unknown_name
 from runtime.process_pool import usable_cores
@@ -121,8 +121,6 @@ def parts_of(value: Any) -> Iterator[Any]:
             yield from parts_of(part)
 
 
-# NumPy and scikit-learn take seeds of 32 bits.
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Names become file names, stage names, words of a command line, and scopes of a TensorFlow graph.
 Name = Annotated[str, AfterValidator(check_name)]
 Epochs = Annotated[int, Field(gt=0, le=MAX_EPOCHS)]
@@ -299,8 +297,10 @@ class ModelParams(Section):
     build: Arguments = Field(default={})  # keyword arguments of the family's `build`
     compile: Compile
     fit: Fit
-    seeds: list[Seed] | None = Field(None, min_length=2, max_length=MAX_ENTRIES)  # of an ensemble: a network for each
-    export: list[ExportFormat] = Field(default=[], max_length=MAX_ENTRIES)  # formats besides the SavedModel
+    # Of an ensemble: a network for each.
+    seeds: Annotated[list[Seed], Field(min_length=2, max_length=MAX_ENTRIES), Different] | None = None
+    # Besides the SavedModel.
+    export: Annotated[list[ExportFormat], Field(max_length=MAX_ENTRIES), Different] = Field(default=[])
     probes: dict[str, dict[str, Number]] = Field(default={})  # label: a row in raw units, for an example prediction
 
     @field_validator("family")
@@ -329,13 +329,6 @@ class ModelParams(Section):
             known_definition("target", "TARGETS", name, info)
         return targets
 
-    @field_validator("export")
-    @classmethod
-    def formats_differ(cls, export: list[ExportFormat]) -> list[ExportFormat]:
-        if len({*export}) < len(export):
-            raise ValueError("names a format twice")
-        return export
-
     @field_validator("build")
     @classmethod
     def family_takes_arguments(cls, build: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
@@ -352,12 +345,12 @@ class ModelParams(Section):
     @model_validator(mode="after")
     def recipe_fits_task(self) -> "ModelParams":
         check_recipe_fits(self.task, self.compile, self.fit)
-        if self.seeds and len({*self.seeds}) < len(self.seeds):
-            raise ValueError("seeds has one twice: these two networks would be the same")
         if self.targets and self.fit.class_weight:
             raise ValueError("targets and fit.class_weight exclude each other: a row has a class for each target")
         if self.seeds and self.fit.early_stopping:
             raise ValueError("seeds and early_stopping exclude each other: all networks are trained equally long")
+        if self.seeds and self.compile.loss == "signed_half_squared_error":
+            raise ValueError("seeds and the loss of a sign exclude each other: a mean of -1 and 1 is neither")
         return self
 
     def target_of(self, output: str) -> str:
@@ -416,8 +409,8 @@ class LectureRecipe(Section):
 
     dataset: str  # the model's; repeated, because dvc.yaml needs it for a dependency and cannot look it up
     family: str  # likewise
-    seeds: list[Seed] = Field(min_length=1, max_length=MAX_ENTRIES)
-    normalizations: list[Normalization] = Field(min_length=1)  # the recipe is tried with each
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MAX_ENTRIES), Different]
+    normalizations: Annotated[list[Normalization], Field(min_length=1), Different]  # the recipe is tried with each
     build: Arguments = Field(default={})  # what replaces the model's
     compile: Compile
     fit: Fit

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
-from config.section import Section
+from config.section import Different, Section, Seed
 
 MAX_TRIALS = 10_000
 MAX_ROUND = 256
@@ -136,15 +136,8 @@ class Search(Section):
     # The trials of a round know the results of earlier rounds only: so the number of workers changes no result.
     round: Annotated[int, Field(gt=0, le=MAX_ROUND)] = 4
     finalists: Annotated[int, Field(gt=0, le=MAX_FINALISTS)] = 3  # the best trials, trained with each of `seeds`
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42  # of the trials; that of trial N follows from it and N
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([42, 43, 44], min_length=1, max_length=MAX_FINALISTS)
-
-    @field_validator("seeds")
-    @classmethod
-    def seeds_differ(cls, seeds: list[int]) -> list[int]:
-        if len({*seeds}) < len(seeds):
-            raise ValueError("names a seed twice")
-        return seeds
+    seed: Seed = 42  # of the trials; that of trial N follows from it and N
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MAX_FINALISTS), Different] = Field([42, 43, 44])
 
     def recipe(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return `build`, `compile` and `fit` with the values of hyperparameters, by dotted key, put in."""

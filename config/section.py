@@ -1,10 +1,22 @@
-"""A section of `params.yaml`: a frozen mapping in which every key is known."""
+"""A section of `params.yaml`: a frozen mapping in which every key is known; and types that sections share."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from runtime.errors import unknown_name
+
+
+def check_repeats(entries: list[Any]) -> list[Any]:
+    if len({*entries}) < len(entries):
+        raise ValueError("names one twice")
+    return entries
+
+
+# NumPy and scikit-learn take seeds of 32 bits.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# Of a list: no entry is there twice.
+Different = AfterValidator(check_repeats)
 
 
 class Section(BaseModel):

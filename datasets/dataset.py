@@ -70,7 +70,7 @@ class Dataset:
         return [name for name in self.features if name in used]
 
     def derive(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """Return the float32 columns `raw`, and the derived columns that can be computed from them."""
+        """Return the floating-point columns `raw`, and the derived columns that can be computed from them."""
         made = {
             name: derived.compute(*(raw[column] for column in derived.columns))
             for name, derived in self.derived.items()

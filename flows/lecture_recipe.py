@@ -18,7 +18,7 @@ def lecture_recipe(model: str) -> None:
     recipe = params.model(model)
     if model not in params.lecture_recipes:
         raise unknown_name(
-            "lecture recipe", model, params.lecture_recipes, f"The models in `lecture_recipe` of {paths.PARAMS}"
+            "lecture recipe", model, params.lecture_recipes, f"The models in `lecture_recipes` of {paths.PARAMS}"
         )
     chosen = params.lecture_recipes[model]
     recipe = chosen.of(recipe)

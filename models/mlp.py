@@ -49,8 +49,8 @@ def build(
         augment: how pictures are changed in training; None: not.
 
     Raises:
-        ValueError: there is not exactly one input, `bins` is below 0, `dropout` is not from 0 to below 1, or `mirror`
-            or `augment` is for no pictures.
+        ValueError: there is not exactly one input, `bins` is below 0, `dropout` is not from 0 to below 1, `mirror` or
+            `augment` is for no pictures, or `normalization` or `bins` for pictures.
     """
     if len(inputs) != 1:
         raise ValueError(f"an mlp has one input, got {', '.join(inputs)}")
@@ -59,6 +59,8 @@ def build(
     [(input_name, shape)] = inputs.items()
     if (mirror or augment) and len(shape) < 2:
         raise ValueError("mirror and augment are for pictures, and the input is a row of numbers")
+    if (bins or normalization) and len(shape) > 1:
+        raise ValueError("normalization and bins are for rows of numbers, and the input is a picture")
     layers = [keras.Input(shape, name=input_name), *picture_layers(augment, mirror)]
     if len(shape) > 1:
         layers.append(keras.layers.Flatten(name="flatten"))

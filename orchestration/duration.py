@@ -30,8 +30,8 @@ class Duration:
 def estimate(stages: Iterable[str], resources: dict[str, Resources], machine: Machine) -> Duration:
     """Return how long `stages` will take if none of them is as it was.
 
-    A stage counts with its share of the machine's threads, so waiting for other stages is not part of it. Only
-    trainings and searches count; all else is short.
+    A stage takes its share of the machine's threads and one of its jobs, so waiting for other stages is not part of
+    its time. Only trainings and searches count; all else is short.
 
     Args:
         stages: that may run.
@@ -39,7 +39,8 @@ def estimate(stages: Iterable[str], resources: dict[str, Resources], machine: Ma
         machine: where they run.
     """
     published = seconds_of_summary()
-    taken, longest, unknown = 0.0, 0.0, []
+    taken: dict[str, float] = {}
+    unknown = []
     for stage in stages:
         group, _, model = stage.partition("@")
         if group not in OF_MODELS:
@@ -48,9 +49,12 @@ def estimate(stages: Iterable[str], resources: dict[str, Resources], machine: Ma
         if seconds is None:
             unknown.append(stage)
             continue
-        taken += seconds * min(resources[stage].threads, machine.threads) / machine.threads
-        longest = max(longest, seconds)
-    return Duration(max(taken, longest), unknown)
+        taken[stage] = seconds
+    by_threads = sum(
+        seconds * min(resources[stage].threads, machine.threads) / machine.threads for stage, seconds in taken.items()
+    )
+    by_jobs = sum(taken.values()) / machine.jobs
+    return Duration(max(by_threads, by_jobs, *taken.values(), 0.0), unknown)
 
 
 def recorded_seconds(group: str, model: str) -> float | None:

@@ -10,7 +10,7 @@ from prefect import task
 from config import paths
 from config.params import Baseline
 from datasets import get_dataset
-from datasets.dataset import to_values
+from datasets.dataset import Dataset, to_values
 from models.common.features import TargetDefinition, get_feature, get_target
 from runtime.errors import UserError
 from tasks.data.examples import check_features, true_class
@@ -54,9 +54,11 @@ def baseline(name: str, params: Baseline) -> tuple[BaselineMetrics, float]:
     return metrics, seconds
 
 
-def raw_features(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
-    """Return the columns stacked side by side, images flattened: float64 [rows, numbers]."""
-    values = [to_values(rows[name]) for name in columns]
+def raw_features(rows: pa.Table, feature: str, dataset: Dataset) -> np.ndarray:
+    """Return the columns of a feature side by side, derived ones too, images flattened: float64 [rows, numbers]."""
+    columns = get_feature(feature).columns_of(dataset.features)
+    known = dataset.derive({name: to_values(rows[name]) for name in dataset.raw_columns(columns)})
+    values = [known[name] for name in columns]
     return np.concatenate([value.reshape(len(value), -1) for value in values], axis=1).astype(np.float64)
 
 
@@ -72,19 +74,18 @@ def read_rows(name: str, params: Baseline, schema: PreparedSchema) -> dict[str, 
         UserError: inputs, target or neighbours do not suit each other, or a file is missing or damaged.
     """
     dataset = get_dataset(params.dataset)
-    needed = {name: params.inputs} | ({"place": params.neighbours.place} if params.neighbours else {})
+    needed = {"inputs": params.inputs} | ({"place": params.neighbours.place} if params.neighbours else {})
     check_features(f"baselines.{name}", dataset, needed, params.target)
     target = get_target(params.target)
     if params.neighbours and target.task != "regression":
         raise UserError(f"{paths.PARAMS}: baselines.{name}.neighbours: they are for a regression.")
     table = read_raw(dataset, schema.raw_sha256)
-    columns = get_feature(params.inputs).columns_of(dataset.features)
     data, places = {}, {}
     for split, numbers in read_split_rows(dataset, schema, table.num_rows).items():
         rows = table.take(numbers)
-        data[split] = (raw_features(rows, columns), raw_target(rows, dataset.target, target, schema))
+        data[split] = (raw_features(rows, params.inputs, dataset), raw_target(rows, dataset.target, target, schema))
         if params.neighbours:
-            places[split] = raw_features(rows, get_feature(params.neighbours.place).columns_of(dataset.features))
+            places[split] = raw_features(rows, params.neighbours.place, dataset)
     if not params.neighbours:
         return data
     more = neighbour_columns(name, params.neighbours.counts, places, data["train"][1])

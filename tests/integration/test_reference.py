@@ -10,7 +10,8 @@ from config import paths
 from config.params import load_params
 from runtime.errors import UserError
 from tasks.data.files import read_table, write_table
-from tasks.reference.baselines import baseline
+from tasks.data.schema import read_schema
+from tasks.reference.baselines import baseline, read_rows
 from tests.support.workspaces import edit_params
 
 
@@ -53,3 +54,12 @@ def test_baselines_are_measured_on_the_same_rows(prepared, run_flow):
     edit_params(prepared, baselines__dummy_line__arguments={"strategy": "luck"})
     with pytest.raises(UserError, match=r"baselines\.dummy_line\.arguments"):
         baseline("dummy_line", load_params().baselines["dummy_line"])
+
+
+def test_a_baseline_gets_derived_columns_too(prepared):
+    edit_params(prepared, baselines__boosting_housing__inputs="housing_with_ratios")
+    params = load_params().baselines["boosting_housing"]
+    rows = read_rows("boosting_housing", params, read_schema(params.dataset))
+    rooms, bedrooms, people, *_, bedrooms_a_room, people_a_room = rows["test"][0][:, [2, 3, 5, 8, 9]].T
+    np.testing.assert_allclose(bedrooms_a_room, bedrooms / rooms, rtol=1e-6)
+    np.testing.assert_allclose(people_a_room, people / rooms, rtol=1e-6)

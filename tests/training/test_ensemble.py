@@ -99,9 +99,10 @@ def test_an_interrupted_ensemble_goes_on_in_the_member_that_it_was_in(prepared, 
 @pytest.mark.parametrize(
     ("edits", "message"),
     [
-        ({"seeds": [1, 1]}, "seeds has one twice"),
+        ({"seeds": [1, 1]}, "seeds: names one twice"),
         ({"seeds": [1]}, "at least 2"),
         ({"fit__early_stopping": {"patience": 3}}, "exclude each other"),
+        ({"task": "binary", "compile__loss": "signed_half_squared_error"}, "a mean of -1 and 1 is neither"),
     ],
 )
 def test_seeds_that_make_no_ensemble_are_refused(prepared, edits, message):

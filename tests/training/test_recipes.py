@@ -323,6 +323,8 @@ def test_one_hot_labels_give_the_same_loss_as_class_numbers(prepared):
         ("housing_mlp", {"compile__warmup": 0.1}, "warmup needs the schedule 'cosine'"),
         ("iris_mlp", {"compile__label_smoothing": 0.1}, "needs the loss 'categorical_crossentropy'"),
         ("iris_mlp", {"build__mirror": True}, "are for pictures, and the input is a row of numbers"),
+        ("fashion_mlp", {"build__normalization": True}, "are for rows of numbers, and the input is a picture"),
+        ("fashion_mlp", {"build__bins": 8}, "are for rows of numbers, and the input is a picture"),
         ("fashion_cnn", {"build__augment": {"shift": 40}}, "shift is 40 pixels, and the picture has 28 x 28"),
         ("fashion_cnn", {"build__augment": {"turn": 40}}, "turn"),
         ("housing_mlp", {"fit__profile_batches": [4, 2]}, "the first, 4, is behind the last"),

@@ -29,9 +29,11 @@ def test_each_stage_counts_with_its_share_of_the_threads(workspace):
     assert expected.seconds == 300 + (80 + 40 + 120) / 4
     assert str(expected) == "about 6 min, by the last time"
     assert estimate(["train@a"], RESOURCES, MACHINE).seconds == 80  # no shorter than its longest stage
+    one_at_a_time = Machine(threads=4, gpus=(), jobs=1)
+    assert estimate(STAGES, RESOURCES, one_at_a_time).seconds == 300 + 80 + 40 + 120
 
 
-def test_stages_without_a_readable_record_are_named(workspace):
+def test_stages_without_a_readable_record_are_counted_apart(workspace):
     record(paths.artifacts_folder("b"), "soon")
     expected = estimate(STAGES, RESOURCES, MACHINE)
     assert expected.unknown == ["train@a", "train@b", "lecture_recipe@a", "search@a"]

@@ -39,6 +39,7 @@ from tests.support.workspaces import edit_params
             "cnn",
             ["lecture_recipes.housing_mlp.family is 'cnn'", "the model's is 'mlp'"],
         ),
+        ("lecture_recipes__housing_mlp__seeds", [42, 42], ["lecture_recipes.housing_mlp.seeds", "names one twice"]),
         ("lecture_recipes__housing_mlp__seeds", [], ["lecture_recipes.housing_mlp.seeds", "at least 1 item"]),
         (
             "lecture_recipes__housing_mlp__compile__loss",

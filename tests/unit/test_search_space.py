@@ -91,7 +91,7 @@ FAULTS = {
     "more finalists than trials": (own(trials=2, finalists=3), "3 finalists of 2 trials"),
     "a recipe that lacks a value": (own(spaces=["notes"], fit={"epochs": 3}), "fit.batch_size: Field required"),
     "a preparation that does not exist": (extra(preparation__normalization={"choices": ["a"]}), "normalization"),
-    "a seed twice": (own(seeds=[1, 1]), "names a seed twice"),
+    "a seed twice": (own(seeds=[1, 1]), "names one twice"),
     "an unknown sampler": (own(sampler="tpee"), "search.housing_mlp.sampler"),
     "a reference that the notes lack": (own(reference="housing"), "unknown reference 'housing'"),
     "another data set": (own(dataset="iris"), "search.housing_mlp.dataset is 'iris'"),
