@@ -14,6 +14,7 @@ import numpy as np
 
 from runtime.errors import UserError, shortened
 from serving.refusal import Refusal, bad
+from tasks.prediction.chunks import call_rows, in_calls
 from tasks.prediction.saved_model import LoadedModel, Tensor
 
 # The names of the Open Inference Protocol; BF16 and BYTES have no type in NumPy.
@@ -173,7 +174,7 @@ def check_rows(columns: Mapping[str, int], most: int) -> int:
 
 def finite_answer(model: LoadedModel, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return what the model answers; raises Refusal if that is NaN or infinite, which JSON cannot say."""
-    answers = model.answer(columns)
+    answers = in_calls(model, model.answer, columns, call_rows(model))
     for name, values in answers.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             row = int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).argmax())

@@ -7,9 +7,10 @@ from math import prod
 import numpy as np
 import pyarrow as pa
 
-from runtime.errors import shortened
+from runtime.errors import UserError, shortened
 from tasks.arrivals.parse import UnreadableError
 from tasks.prediction.checks import REJECTED, fault_of, plain, rejected, shown, to_input
+from tasks.prediction.compiled import Answer
 from tasks.prediction.inputs import Source
 from tasks.prediction.readers import Broken, Opened, Piece, opened
 from tasks.prediction.saved_model import LoadedModel, Tensor
@@ -69,15 +70,34 @@ def chunk_rows(model: LoadedModel) -> int:
 
 def call_rows(model: LoadedModel) -> int:
     """Return how many rows a call of the model takes: its largest layer must fit the memory."""
-    graph = model.signature.graph.as_graph_def(add_shapes=True)
-    largest = 1
-    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
-        for node in nodes:
-            for shape in node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ():
-                sizes = [dimension.size for dimension in shape.dim]
-                if sizes and sizes[0] < 0 and all(size >= 0 for size in sizes[1:]):
-                    largest = max(largest, prod(sizes[1:]))
-    return fitting(CALL_BYTES, 4 * largest)
+    return fitting(CALL_BYTES, 4 * model.largest_layer)
+
+
+def in_calls(model: LoadedModel, call: Answer, columns: Mapping[str, np.ndarray], most: int) -> dict[str, np.ndarray]:
+    """Return what a model answers to some rows, by output.
+
+    Args:
+        model: that answers.
+        call: how it is called.
+        columns: a value of each input, [rows] or [rows, ...].
+        most: rows of a call.
+
+    Raises:
+        UserError: an output has not one value for each row.
+    """
+    rows = len(next(iter(columns.values())))
+    if not rows:
+        return {name: np.zeros((0, *tensor.shape), tensor.dtype) for name, tensor in model.outputs.items()}
+    calls = []
+    for first in range(0, rows, most):
+        calls.append(call({name: values[first : first + most] for name, values in columns.items()}))
+        for name, values in calls[-1].items():
+            if values.ndim == 0 or len(values) != min(most, rows - first):
+                raise UserError(
+                    f"{model.name} answers {name} with the shape {list(values.shape)} for {min(most, rows - first)} "
+                    "rows. It must answer each row by itself."
+                )
+    return calls[0] if len(calls) == 1 else {name: np.concatenate([call[name] for call in calls]) for name in calls[0]}
 
 
 def fitting(room: int, row_bytes: int) -> int:

@@ -27,13 +27,14 @@ from tasks.prediction.chunks import (
     Place,
     Plan,
     call_rows,
+    in_calls,
     in_order,
     make_chunks,
     make_plan,
     position,
     told,
 )
-from tasks.prediction.compiled import Answer, make_answer
+from tasks.prediction.compiled import make_answer
 from tasks.prediction.inputs import Source, find_sources, printable, refuse_pictures_for, start_hashing, unchanged
 from tasks.prediction.parts import Part, RefusedRowError, begin, flush, locked_folder, publish, read_part, write_part
 from tasks.prediction.progress import Done, Report, summary
@@ -105,12 +106,15 @@ def predict(
                     if report:
                         report(done)
 
+                def answer(chunk: Chunk) -> dict[str, np.ndarray]:
+                    return in_calls(model, call, chunk.columns, most)
+
                 chunks = make_chunks(plan, sources, start)
                 with (
                     ahead(chunks, AHEAD) as ready,
                     behind(finish, BEHIND) as hand,
                     # Closed here: closed by the garbage collector, in whatever thread, its threads' end can block.
-                    closing(side_by_side(lambda chunk: answer(model, call, chunk, most), ready, CALLS)) as answers,
+                    closing(side_by_side(answer, ready, CALLS)) as answers,
                 ):
                     for at, (chunk, made) in enumerate(answers, number):
                         hand((at, chunk, made))
@@ -204,31 +208,6 @@ def refuse_unwritable_columns(schema: pa.Schema) -> None:
 def refuse(records: pa.RecordBatch) -> None:
     [first] = records.slice(0, 1).to_pylist()
     raise RefusedRowError(f"{told(first)}. Nothing was published, because of --strict.")
-
-
-def answer(model: LoadedModel, call: Answer, chunk: Chunk, most: int) -> dict[str, np.ndarray]:
-    """Return what the model answers to a chunk, by output.
-
-    Args:
-        model: that answers.
-        call: how it is called.
-        chunk: the rows.
-        most: rows of a call.
-    """
-    rows = len(chunk.rows)
-    if not rows:
-        return {name: np.zeros((0, *tensor.shape), tensor.dtype) for name, tensor in model.outputs.items()}
-    calls = []
-    for first in range(0, rows, most):
-        given = {name: values[first : first + most] for name, values in chunk.columns.items()}
-        calls.append(call(given))
-        for name, values in calls[-1].items():
-            if values.ndim == 0 or len(values) != min(most, rows - first):
-                raise UserError(
-                    f"{model.name} answers {name} with the shape {list(values.shape)} for {min(most, rows - first)} "
-                    "rows. It must answer each row by itself."
-                )
-    return calls[0] if len(calls) == 1 else {name: np.concatenate([call[name] for call in calls]) for name in calls[0]}
 
 
 def to_part(model: LoadedModel, schema: pa.Schema, chunk: Chunk, answers: Mapping[str, np.ndarray]) -> Part:

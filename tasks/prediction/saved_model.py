@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class LoadedModel:
 
     name: of the model. version: such as v0.0.3, or what the user has given instead. sha256: of the SavedModel's files.
     inputs, outputs: by name; the first dimension, the rows, is not counted. origin: None for a foreign SavedModel.
+    largest_layer: how many numbers its largest layer has for a row.
     """
 
     name: str
@@ -40,6 +42,7 @@ class LoadedModel:
     outputs: dict[str, Tensor]
     origin: Origin | None
     signature: Any
+    largest_layer: int
 
     def answer(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs for some rows, [rows, ...] by name. Several threads may call it at once.
@@ -102,7 +105,23 @@ def load_model(folder: Path, name: str, version: str) -> LoadedModel:
         outputs=tensors(signature.structured_outputs, folder),
         origin=read_origin(folder),
         signature=signature,
+        largest_layer=largest_layer(signature.graph.as_graph_def(add_shapes=True)),
     )
+
+
+def largest_layer(graph: Any) -> int:
+    """Return how many numbers the largest output of an operation has for a row.
+
+    graph: a GraphDef with shapes; the first dimension of what has rows is not known.
+    """
+    largest = 1
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        for node in nodes:
+            for shape in node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ():
+                sizes = [dimension.size for dimension in shape.dim]
+                if sizes and sizes[0] < 0 and all(size >= 0 for size in sizes[1:]):
+                    largest = max(largest, prod(sizes[1:]))
+    return largest
 
 
 def tensors(specs: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:

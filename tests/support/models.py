@@ -12,7 +12,6 @@ from tasks.publishing.origin import Origin
 NUMBER, OUTPUT = Tensor(np.dtype(np.float32), ()), Tensor(np.dtype(np.float32), (1,))
 PICTURE = Tensor(np.dtype(np.uint8), (4, 4))
 Answer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
-GRAPH = SimpleNamespace(node=[], library=SimpleNamespace(function=[]))
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def fake_model(
         origin: what the export says of it.
     """
     large = [SimpleNamespace(shape=(1_000_000,))]  # not compiled, so that `calls` has every call
-    signature = SimpleNamespace(graph=SimpleNamespace(as_graph_def=lambda add_shapes: GRAPH), variables=large)
+    signature = SimpleNamespace(variables=large)
     return FakeModel(
         name="a_model",
         version="v0.0.1",
@@ -57,6 +56,7 @@ def fake_model(
         outputs=dict(outputs or {"output": OUTPUT}),
         origin=origin,
         signature=signature,
+        largest_layer=1,
         function=function,
         calls=[],
     )

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from serving.sources import folder_source
+from tasks.prediction import chunks
+from tasks.prediction.saved_model import LoadedModel
 from tests.support.serving import HOLE, Served, save_line, save_pair
 
 pytestmark = pytest.mark.xdist_group("serving")
@@ -70,6 +72,25 @@ def test_the_open_inference_protocol_answers_names_shapes_and_types(served):
         "output": [21.5, 278.0],
         "corners": [1, 2, 7, 8],
     }
+
+
+def test_a_long_request_is_computed_in_calls_that_fit_the_memory(served, monkeypatch):
+    request = {
+        "inputs": [{"name": "x", "shape": [40], "datatype": "FP32", "data": [HOLE + 0.5 + row for row in range(40)]}]
+    }
+    at_once = served.post(LINE, request).json()
+    calls = []
+    answer = LoadedModel.answer
+
+    def counted(self, columns):
+        calls.append(len(columns["x"]))
+        return answer(self, columns)
+
+    monkeypatch.setattr(LoadedModel, "answer", counted)
+    monkeypatch.setattr(chunks, "CALL_BYTES", 1)
+    assert served.post(LINE, request).json() == at_once
+    assert at_once["outputs"][0]["shape"] == [40, 1], at_once
+    assert calls == [16, 16, 8]
 
 
 @pytest.mark.parametrize(
