@@ -41,8 +41,15 @@ EXACT = {"ours_exact": "ours", "loop": "loop", "nudged": "nudged"}
 QUICK_STAGES = ["ingest@line"]
 QUICK_MODELS = ("linear_neuron",)
 # Instead of the epochs of a recipe that take too long, or that early stopping would cut.
-EPOCHS = {"housing_wide_deep_subclassed": 20, "fashion_mlp": 30, "fashion_mlp_300": 5}
-CONVOLUTIONAL = ("fashion_cnn", "binary_cnn", "shared_input_cnn", "multi_input_cnn")
+EPOCHS = {
+    "housing_wide_deep_subclassed": 20,
+    "fashion_mlp": 30,
+    "fashion_mlp_300": 5,
+    "fashion_mlp_tuned": 5,
+    "housing_mlp_tuned": 5,
+    "housing_neighbours": 5,
+}
+CONVOLUTIONAL = ("cnn", "feature_extractors", "resnet")  # families
 CONVOLUTIONAL_EPOCHS, CONVOLUTIONAL_ROWS = 2, 6400  # of more rows
 SIZES = (1, 10, 100)
 STREAMED_COPIES = 20  # of the 60,000 train and valid rows
@@ -108,7 +115,7 @@ def call(*words: str, cwd: Path | None = None) -> str:
 
 def epochs_of(params: Params, model: str) -> int:
     """Return the epochs of the recipe of the lecture notes, or of EPOCHS."""
-    if model in CONVOLUTIONAL:
+    if params.models[model].family in CONVOLUTIONAL:
         return CONVOLUTIONAL_EPOCHS
     recipe = params.lecture_recipes.get(model, params.models[model])
     return EPOCHS.get(model, recipe.fit.epochs)
@@ -334,7 +341,8 @@ def main() -> int:
     parts = given.parts or (["fit"] if given.models else PARTS)
     with exit_on_user_error():
         params = load_params()
-        names = given.models or (QUICK_MODELS if given.quick else list(params.models))
+        networks = [name for name, model in params.models.items() if not model.seeds]  # not means of the same ones
+        names = given.models or (QUICK_MODELS if given.quick else networks)
         for name in names:
             params.model(name)
         peak = json.loads(call("benchmarks.peak"))
@@ -346,7 +354,8 @@ def main() -> int:
         apart = {} if results["machine"] is here else {"machine": here}
         for name in names if "fit" in parts else ():
             print(f"{name} ...", flush=True)
-            rows = 0 if name not in CONVOLUTIONAL else 64 if given.quick else CONVOLUTIONAL_ROWS
+            convolutional = params.models[name].family in CONVOLUTIONAL
+            rows = 0 if not convolutional else 64 if given.quick else CONVOLUTIONAL_ROWS
             epochs = 2 if given.quick else epochs_of(params, name)
             results["fit"][name] = compare(params, name, epochs, rows, 1 if given.quick else FITS, peak)
             write_json(given.out, results)  # in case the rest is interrupted

@@ -2,11 +2,11 @@
 
 | model | layers | parameters |
 |---|---|---|
-| fashion_cnn | Conv 64 7x7, pool, 2 x Conv 128 3x3, pool, 2 x Conv 256 3x3, pool, Flatten, Dense 128, Dropout 0.5, \
-Dense 64, Dropout 0.5, Dense(10, softmax) | 1,413,834 |
+| fashion_cnn | Conv 64 7x7, pool, 2 x Conv 128 3x3, pool, 2 x Conv 256 3x3, pool, Flatten, Dense 128, Dropout, \
+Dense 64, Dropout, Dense(10, softmax) | 1,413,834 |
 
 Same padding, ReLU, He's normal initialization (K. He et al., "Delving deep into rectifiers", arXiv:1502.01852, 2015).
-The architecture is that of the lecture notes.
+The architecture is that of the lecture notes. `augment` adds a weight: its count of epochs.
 """
 
 from collections.abc import Sequence
