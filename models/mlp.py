@@ -8,7 +8,8 @@
 | fashion_mlp | Flatten, Dense(300, relu), Dense(100, relu), Dense(10, softmax) | 266,610 |
 | fashion_mlp_300 | Flatten, Dense(300, relu), Dense(300, relu), Dense(10, softmax) | 328,810 |
 
-`augment` adds a weight: its count of epochs. The sizes of housing_mlp_tuned and fashion_mlp_tuned were found by search (params.yaml).
+`augment` adds a weight: its count of epochs. The sizes of housing_mlp_tuned and fashion_mlp_tuned were found by search
+(params.yaml).
 """
 
 from collections.abc import Sequence
