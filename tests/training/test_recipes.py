@@ -112,7 +112,7 @@ def test_training_starts_anew_when_the_recipe_changed_or_fewer_epochs_are_asked(
 
 
 @pytest.mark.parametrize("change", ["nothing", "valid rows", "threads", "processor", "TensorFlow"])
-def test_training_starts_anew_where_a_resumed_one_would_end_otherwise(prepared, caplog, monkeypatch, change):
+def test_training_resumes_only_where_it_would_end_the_same(prepared, caplog, monkeypatch, change):
     edit_params(prepared, models__housing_mlp__fit={"epochs": 2, "batch_size": 32, "resume": True})
     edit_params(prepared, models__housing_mlp__compile__average=None)
     edit_params(prepared, hardware__execution="graph")
